@@ -27,6 +27,7 @@ from neuro.builder.views import View
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.steps import Plan
+from neuro.engines.images.reaching import OUTSIDE
 
 Entry = tuple[object, ...]
 
@@ -66,7 +67,7 @@ def build(
     tree, path = files.dockerfile(str(context), str(made_of / "Dockerfile"), ANYWHERE)
     with ExitStack() as stack:
         seen = stack.enter_context(files.context(str(context), path, ANYWHERE))
-        bases = stack.enter_context(Bases(kept, Credentials(), (), None, report.write))
+        bases = stack.enter_context(Bases(kept, Credentials(), OUTSIDE, None, report.write))
         made = plan(tree, target, arguments)
         assert isinstance(made, Plan)
         running = Running(kept, seen, secrets or {})

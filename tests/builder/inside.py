@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro.builder.arguments import VOLUMES
+from neuro.engines.images.reaching import of_environment
 from neuro.engines.sandbox.probing import PACKAGE_ROOT
 from tests.builder.table import Case
 
@@ -50,6 +51,11 @@ def with_registry() -> None:
                 found["layers"] = here.layers(tag=f"v{number}")
                 found["config"] = here.config(tag=f"v{number}")
             print(_MARK + json.dumps(found), flush=True)
+
+
+def reach() -> None:
+    """What the engine told of where a build may go."""
+    print(_MARK + json.dumps(vars(of_environment(os.environ))))
 
 
 def timed() -> None:

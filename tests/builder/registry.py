@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuro.builder.program import run
+from neuro.engines.images.reaching import as_environment, plain
 from tests.engines.archives import entry
 from tests.engines.small_registry import running
 from tests.engines.taking_registry import TakingRegistry
@@ -23,6 +24,7 @@ class Place:
         self.host = host
         self.context = context
         self.context.mkdir(exist_ok=True)
+        self.near = [host]  # what the platform lets it reach on this machine
         self._cache = folder / "cache"
 
     def build(self, dockerfile: str, *words: str, to: str = "me/made:v1") -> tuple[int, str]:
@@ -33,7 +35,7 @@ class Place:
         if to:
             argv.append(f"--destination={self.host}/{to}")
         out = io.StringIO()
-        code = run(argv, {}, out, str(self._cache))
+        code = run(argv, as_environment(plain(*self.near)), out, str(self._cache))
         return code, out.getvalue()
 
     def config(self, repository: str = "me/made", tag: str = "v1") -> dict[str, object]:

@@ -326,7 +326,7 @@ _COMMANDS: dict[str, dict[str, object] | str] = {
     "RUN busybox ln -s ../../../.. /e\nCOPY a.txt /e/a": {"a": _FILE},
     "RUN busybox ln -s / /e\nADD packed.tar /e/": {"t/file": ["0o644", [7, 8]]},
     "RUN busybox mkfifo /p; busybox ln /bin/busybox /q": {"p": _FILE, "q": _FOLDER},
-    "ADD https://127.0.0.1:1/x /x": "https://127.0.0.1:1/x cannot be reached",
+    "ADD https://127.0.0.1:1/x /x": "Images and builds do not use 127.0.0.1",
     "ADD https://example.com/x.git /x": "ADD of a repository is not supported",
 }
 COMMANDS = {_SHELL + text: wanted for text, wanted in _COMMANDS.items()}

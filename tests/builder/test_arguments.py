@@ -36,6 +36,12 @@ def test_kanikos_options_are_known() -> None:
     )
 
 
+def test_what_is_its_own_only_the_platform_says() -> None:
+    words = ["--own-registry=here:1/default/ada", "--own-registry=there:1/default/eve"]
+
+    assert read([*words, "--no-push"], {}).own == ("here:1", "default", "ada")
+
+
 def test_secrets_are_files_or_variables() -> None:
     words = [
         "--secret=id=a",

@@ -136,6 +136,12 @@ def test_a_cached_build_is_quick(programs: dict[str, dict[str, Any]]) -> None:
     assert cached["seconds"] < 5
 
 
+def test_a_build_is_told_where_it_may_go(in_job: InJob) -> None:
+    (told,) = in_job("reach", {"NEURO_BUILD_REACH": '{"closed": []}'})
+
+    assert "169.254.0.0/16" in told["closed"]
+
+
 def test_commands_leave_what_they_should(in_job: InJob) -> None:
     cases = [Case(text) for text in COMMANDS]
     built = in_job("table", {"CASES": json.dumps([case._asdict() for case in cases])})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from neuro.builder.program import run
+from neuro.engines.images.reaching import Reach, as_environment
 from tests.builder.registry import Place, place
 
 
@@ -154,6 +157,12 @@ class _Files(http.server.BaseHTTPRequestHandler):
     asked: list[str | None] = []
 
     def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.asked.append(self.headers.get("If-None-Match"))
         status = 304 if self.headers.get("If-None-Match") == '"v1"' else 200
         self.send_response(status)
@@ -182,8 +191,13 @@ def _serving() -> Iterator[str]:
         server.server_close()
 
 
+def _host(url: str) -> str:
+    return url.split("/")[2]
+
+
 def test_a_file_of_a_url_is_fetched_once(here: Place) -> None:
     with _serving() as url:
+        here.near.append(_host(url))
         first, said = here.build(f"FROM BASE\nADD {url} /x/\n")
         again, _ = here.build(f"FROM BASE\nADD {url} /x/\n")
 
@@ -195,11 +209,81 @@ def test_a_file_of_a_url_is_fetched_once(here: Place) -> None:
 def test_a_checksum_is_checked(here: Place) -> None:
     right = hashlib.sha256(_Files.content).hexdigest()
     with _serving() as url:
+        here.near.append(_host(url))
         wrong, said = here.build(f"FROM BASE\nADD --checksum=sha256:{'0' * 64} {url} /x/\n")
         good, _ = here.build(f"FROM BASE\nADD --checksum=sha256:{right} {url} /x/\n")
 
     assert (wrong, good) == (1, 0)
     assert f"Its checksum is sha256:{right}." in said
+
+
+@pytest.mark.parametrize(
+    "address", ["{url}", "http://localhost:{port}/file", "http://127.0.0.%31:{port}/file"]
+)
+def test_no_file_is_fetched_from_this_machine(here: Place, address: str) -> None:
+    with _serving() as url:
+        port = url.split(":")[2].split("/")[0]
+        code, said = here.build(f"FROM BASE\nADD {address.format(url=url, port=port)} /x/\n")
+
+    assert code == 1
+    assert "Images and builds do not use" in said
+    assert _Files.asked == []
+
+
+def test_no_place_sends_a_build_to_this_machine(here: Place) -> None:
+    with _serving() as url:
+        here.near.append(_host(url))
+        other = url.replace("127.0.0.1", "127.0.0.2")
+        code, said = here.build(f"FROM BASE\nADD {url.replace('/file', '/to/')}{other} /x/\n")
+
+    assert code == 1
+    assert "Images and builds do not use 127.0.0.2" in said
+    assert _Files.asked == []
+
+
+def test_a_proxy_is_not_sent_to_this_machine(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _serving() as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("https_proxy", url)
+        for scheme in ("http", "https"):
+            text = f"FROM BASE\nADD {scheme}://169.254.169.254/latest /x/\n"
+            code, said = here.build(text)
+
+            assert code == 1
+            assert "Images and builds do not use 169.254.169.254" in said
+    assert _Files.asked == []
+
+
+@pytest.mark.parametrize("name", ["169.254.169.254", "localhost:{port}", "127.1.2.3:{port}"])
+def test_no_image_comes_from_this_machine(here: Place, name: str) -> None:
+    host = name.format(port=here.host.partition(":")[2])
+
+    # Which registries are asked by http is for the arguments to say; what is near, is not.
+    code, said = here.build(f"FROM {host}/base/small:v1\n", f"--insecure-registry={host}")
+
+    assert code == 1
+    assert "Images and builds do not use" in said
+    assert here.registry.asked == []
+
+
+def test_an_image_is_not_pushed_to_this_machine(here: Place) -> None:
+    here.near.clear()
+
+    code, said = here.build("FROM scratch\nCOPY . /x/\n")
+
+    assert code == 1
+    assert f"Images and builds do not use {here.host.partition(':')[0]}" in said
+
+
+def test_a_closed_network_is_closed_to_builds(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM 192.0.2.7/x\n")
+    out = io.StringIO()
+    closed = as_environment(Reach(closed=("192.0.2.0/24",)))
+
+    code = run(["--context", str(tmp_path), "--no-push"], closed, out, str(tmp_path / "cache"))
+
+    assert code == 1
+    assert "Images and builds do not use 192.0.2.7" in out.getvalue()
 
 
 def test_an_ignore_file_beside_the_dockerfile_is_honoured(here: Place) -> None:

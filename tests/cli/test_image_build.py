@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +25,11 @@ def context(person: Home) -> Iterator[Path]:
     folder.rmdir()
     for image in person.ok("image", "ls").split():
         person.ok("image", "rm", "-f", f"{image}:v1")
-    assert person.ok("ls", "storage:.builds") == ""
+    left = person.ok("ls", "storage:.builds").split()
+    assert [it for it in left if not it.endswith(".kept")] == []
+    for name in left:
+        assert person.ok("ls", f"storage:.builds/{name}").split() == ["context", "manifest"]
+        person.ok("rm", "-r", f"storage:.builds/{name}")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +158,21 @@ def test_what_is_ignored_is_not_sent(person: Home, context: Path) -> None:
     assert found == {"./keep/a", "./src/deep/x.py"}
 
 
+def test_a_dockerfile_outside_has_patterns_of_its_own(person: Home, context: Path) -> None:
+    outside = person.work_dir / "outside"
+    outside.mkdir()
+    (outside / "Other").write_text("FROM host\nCOPY . /sent\nRUN cd /sent && find . -type f\n")
+    (outside / "Other.dockerignore").write_text("b\n")
+    (context / ".dockerignore").write_text("a\n")
+    for name in ("a", "b"):
+        (context / name).write_text("x")
+
+    shown = built(person, "--no-cache", "-f", "outside/Other")
+
+    found = {line.split()[-1] for line in shown.splitlines() if " ./" in line}
+    assert found == {"./.dockerignore", "./a"}
+
+
 def test_arguments_secrets_and_a_dockerfile_outside(person: Home, context: Path) -> None:
     (context / "a").write_text("from the context")
     (person.work_dir / "Other").write_text(
@@ -167,6 +189,103 @@ def test_arguments_secrets_and_a_dockerfile_outside(person: Home, context: Path)
     )  # fmt: skip
 
     assert " 1 2 from the context hush\n" in shown
+
+
+SENT = re.compile(r"Sent (\d+) files")
+
+
+def sent(person: Home, *words: str) -> tuple[int, str]:
+    """How many files a build has sent, and what it printed."""
+    done = person.run("-v", "image", "build", "-F", "-t", "made:v1", *words, "context")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = SENT.search(done.stdout + done.stderr)
+    assert found is not None, done.stderr
+    return int(found[1]), done.stdout
+
+
+def test_only_what_has_changed_is_sent_again(person: Home, context: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM host\nCOPY . /sent\n"
+        "RUN cd /sent; for f in $(find . -type f | sort); do"
+        " echo $f $(stat -c %a $f; cat $f); done\n"
+    )
+    names = ("same", "changed", "gone", "program", "folder/gone", "kind/inner", "x")
+    for name in names:
+        (context / name).parent.mkdir(exist_ok=True)
+        (context / name).write_text(f"{name}")
+    assert sent(person, "--secret", "id=a,src=context/x")[0] == len(names) + 1
+    before = (context / "changed").stat()
+    (context / "changed").write_text("CHANGED")
+    os.utime(context / "changed", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (context / "program").chmod(0o755)
+    (context / "gone").unlink()
+    (context / "folder" / "gone").unlink()
+    (context / "folder").rmdir()
+    (context / "kind" / "inner").unlink()
+    (context / "kind").rmdir()
+    (context / "kind").write_text("a file now")
+    (context / "x").unlink()
+    (context / "x").mkdir()
+    (context / "x" / "y").write_text("in a folder now")
+
+    count, shown = sent(person)
+
+    assert count == 4
+    lines = [line.partition(" ./")[2] for line in shown.splitlines() if " ./" in line]
+    assert [it for it in lines if not it.startswith("Dockerfile")] == [
+        "changed 644 CHANGED",
+        "kind 644 a file now",
+        "program 755 program",
+        "same 644 same",
+        "x/y 644 in a folder now",
+    ]
+    assert sent(person)[0] == 0
+
+
+def test_a_build_leaves_the_context_of_another_one_alone(person: Home, context: Path) -> None:
+    (context / "a").write_text("first\n")
+    (context / "Dockerfile").write_text("FROM host\nCOPY a /a\nRUN cat /a\n")
+    assert sent(person)[0] == 2
+    waits = "FROM host\nRUN echo begun; while ! test -e /shared/go; do sleep 0.1; done\n"
+    (context / "Dockerfile").write_text(f"{waits}COPY a /a\nRUN cat /a\n")
+    person.ok("mkdir", "storage:shared")
+
+    words = ("-F", "-t", "made:v1", "-v", "storage:shared:/shared", "context")
+    with person.start("image", "build", *words) as build:
+        build.until(" begun")
+        (context / "a").write_text("other\n")
+        (context / "Dockerfile").write_text("FROM host\nCOPY a /a\nRUN cat /a\n")
+        count, shown = sent(person)
+        person.ok("cp", "context/a", "storage:shared/go")
+        build.until(" first")
+        assert build.end() == 0
+
+    assert (count, " other\n" in shown) == (2, True)
+    person.ok("rm", "-r", "storage:shared")
+
+
+def test_what_killed_clients_have_left_goes(person: Home, context: Path) -> None:
+    old, new, kept = (f"{int(time.time()) - days * 86400}-{'0' * 16}" for days in (4, 1, 8))
+    for name in (old, new, f"{kept}.kept"):
+        person.ok("mkdir", "-p", f"storage:.builds/{name}/context/deep")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+
+    built(person)
+
+    left = person.ok("ls", "storage:.builds").split()
+    assert new in left
+    assert old not in left
+    assert f"{kept}.kept" not in left
+    person.ok("rm", "-r", f"storage:.builds/{new}")
+
+
+def test_a_kept_context_that_is_not_whole_is_sent_anew(person: Home, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    sent(person)
+    (name,) = person.ok("ls", "storage:.builds").split()
+    person.ok("cp", "context/Dockerfile", f"storage:.builds/{name}/manifest")
+
+    assert sent(person)[0] == 1
 
 
 def test_commands_see_volumes(person: Home, context: Path) -> None:

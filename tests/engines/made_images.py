@@ -13,6 +13,7 @@ from functools import cache
 from neuro.engines.base import PullCredentials
 from neuro.engines.images.composing import Base
 from neuro.engines.images.manifests import ImageConfig
+from neuro.engines.images.reaching import OUTSIDE
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox import layout
 from neuro.engines.sandbox.images import ImageRefused, Root
@@ -24,8 +25,7 @@ class MadeImages:
     """Images that are here, each with its root; ``every`` is what all others are."""
 
     def __init__(self, every: Root | None = None, **roots: Root) -> None:
-        self.insecure = ()
-        self.closed = ()
+        self.reach = OUTSIDE
         self.roots = roots
         self._every = every
 

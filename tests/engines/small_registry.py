@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from neuro.engines.images.reaching import Reach
 from tests.engines.archives import entry, layer
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -34,7 +35,7 @@ class AnyOfThisMachine(Collection[str]):
         return 0
 
 
-LOCAL = AnyOfThisMachine()
+LOCAL = Reach(AnyOfThisMachine(), AnyOfThisMachine())
 
 
 def digest_of(body: bytes) -> str:

@@ -19,7 +19,7 @@ from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import Platform
 from neuro.engines.images.pulling import Pull
-from neuro.engines.images.reaching import is_own
+from neuro.engines.images.reaching import Reach, is_own, plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stopped
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def pull(store: Store, reference: str, credentials: PullCredentials | None = None) -> HeldImage:
-    return Pull(store, parse(reference), credentials, insecure=LOCAL, platform=AMD64, pause=0).run()
+    return Pull(store, parse(reference), credentials, reach=LOCAL, platform=AMD64, pause=0).run()
 
 
 def fault_of(store: Store, reference: str, credentials: Any = None) -> ImageFault:
@@ -74,7 +74,7 @@ def test_an_image_comes_with_its_layers_and_its_config(
     told: list[float] = []
 
     held = Pull(
-        store, parse(f"{host}/me/trainer:v1"), insecure=LOCAL, platform=AMD64, tell=told.append
+        store, parse(f"{host}/me/trainer:v1"), reach=LOCAL, platform=AMD64, tell=told.append
     ).run()
 
     assert [os.listdir(one.files) for one in held.layers] == [["low"], ["high"]]
@@ -420,7 +420,7 @@ def test_a_registry_of_another_machine_is_asked_by_https_only(
         Pull(store, reference, platform=AMD64).run()
 
     assert caught.value.kind is FaultKind.AWAY
-    Pull(store, reference, platform=AMD64, insecure=("registry.example:5000",)).run().close()
+    Pull(store, reference, platform=AMD64, reach=plain("registry.example:5000")).run().close()
 
 
 def test_a_layer_that_is_refused_ends_the_pull_and_leaves_nothing(
@@ -442,7 +442,7 @@ def test_a_pull_can_be_stopped(registry: SmallRegistry, host: str, store: Store)
     def stop(_: float) -> None:
         stopped[0].stop()
 
-    stopped.append(Pull(store, parse(f"{host}/x:v1"), insecure=LOCAL, platform=AMD64, tell=stop))
+    stopped.append(Pull(store, parse(f"{host}/x:v1"), reach=LOCAL, platform=AMD64, tell=stop))
     with pytest.raises(Stopped):
         stopped[0].run()
 
@@ -463,7 +463,7 @@ def test_how_far_it_is_is_told_now_and_then(
     told: list[float] = []
     began = time.monotonic()
 
-    Pull(store, parse(f"{host}/x:v1"), insecure=LOCAL, tell=told.append).run().close()
+    Pull(store, parse(f"{host}/x:v1"), reach=LOCAL, tell=told.append).run().close()
 
     assert told == sorted(told)
     assert told[-1] == 1.0
@@ -477,14 +477,14 @@ def test_a_registry_that_keeps_us_waiting_is_away_after_a_while(
     registry.cut_after = 1  # each try brings a byte
 
     with pytest.raises(ImageFault, match="did not come within") as caught:
-        Pull(store, parse(f"{host}/x:v1"), insecure=LOCAL, longest=0.3).run()
+        Pull(store, parse(f"{host}/x:v1"), reach=LOCAL, longest=0.3).run()
 
     assert caught.value.kind is FaultKind.AWAY
 
 
 def test_a_stop_ends_a_pull_from_a_registry_that_says_nothing(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        one = Pull(store, parse(f"127.0.0.1:{server.getsockname()[1]}/x:v1"), insecure=LOCAL)
+        one = Pull(store, parse(f"127.0.0.1:{server.getsockname()[1]}/x:v1"), reach=LOCAL)
         with ThreadPoolExecutor(1) as threads:
             pulled = threads.submit(one.run)
             connection, _ = server.accept()
@@ -663,7 +663,7 @@ def test_no_address_of_metadata_is_a_registrys(address: str) -> None:
 
 def test_no_registry_is_asked_in_a_closed_network(store: Store) -> None:
     with pytest.raises(ImageFault) as caught:
-        Pull(store, parse("192.0.2.7/x:v1"), closed=["192.0.2.0/24"]).run()
+        Pull(store, parse("192.0.2.7/x:v1"), reach=Reach(closed=["192.0.2.0/24"])).run()
 
     assert caught.value.kind is FaultKind.REFUSED
 
@@ -681,7 +681,7 @@ def test_no_registry_sends_us_to_this_machine(
             registry.password, registry.address = "secret", f"http://{address}"
 
         with pytest.raises(ImageFault) as caught:
-            Pull(store, parse(f"{host}/x:v1"), ME, insecure=[host]).run()
+            Pull(store, parse(f"{host}/x:v1"), ME, reach=plain(host)).run()
 
     assert caught.value.kind is FaultKind.REFUSED
     assert inner.requests == []

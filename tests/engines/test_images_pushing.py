@@ -16,6 +16,7 @@ from neuro.engines.images.manifests import Manifest, read_config, read_manifest
 from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.pushing import OfBytes, OfFile, OfRegistry, Push
+from neuro.engines.images.reaching import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store
@@ -46,7 +47,7 @@ def new_layer(content: bytes) -> tuple[NewLayer, bytes]:
 
 def pusher(reference: str, credentials: PullCredentials | None = None, **options: object) -> Push:
     wanted = parse(reference)
-    return Push(Registry(wanted, credentials, (wanted.registry,)), wanted, pause=0, **options)  # type: ignore[arg-type]
+    return Push(Registry(wanted, credentials, plain(wanted.registry)), wanted, pause=0, **options)  # type: ignore[arg-type]
 
 
 def one_layer(content: bytes = b"x") -> tuple[Composed, dict[str, OfBytes]]:
@@ -63,7 +64,7 @@ def test_what_is_pushed_can_be_pulled(registry: TakingRegistry, host: str, tmp_p
     assert registry.manifest("me/trainer", "v1") == (MANIFEST, image.manifest)
     store = Store(str(tmp_path / "images"))
     store.open()
-    held = Pull(store, parse(f"{host}/me/trainer:v1"), insecure=[host]).run()
+    held = Pull(store, parse(f"{host}/me/trainer:v1"), reach=plain(host)).run()
     assert (Path(held.layers[0].files) / "file").read_bytes() == b"x"
     assert held.image.config.command == ("sh",)
     assert (told[-1], sorted(told)) == (1.0, told)
@@ -165,7 +166,7 @@ def test_nobody_else_is_told_who_pushes(registry: TakingRegistry, host: str) -> 
         registry.starts_at = other.starts_at = f"http://{elsewhere}"
 
         wanted = parse(f"{host}/x:v1")
-        asked = Registry(wanted, PullCredentials("me", "secret"), (host, elsewhere))
+        asked = Registry(wanted, PullCredentials("me", "secret"), plain(host, elsewhere))
         Push(asked, wanted, pause=0).run(image, sources)
 
     assert [line.partition(" ")[0] for line in other.asked] == ["PATCH", "PUT"] * 2
@@ -240,7 +241,7 @@ def test_an_image_lies_on_its_base(
     image = image_of(
         base_of(registry, "base"), [made], {"Cmd": ["y"], "Entrypoint": None}, created=NOW
     )
-    source = OfRegistry(Registry(parse(f"{host}/base:v1"), None, [host]), digest_of(low))
+    source = OfRegistry(Registry(parse(f"{host}/base:v1"), None, plain(host)), digest_of(low))
     pusher(f"{host}/x:v1").run(image, {made.digest: OfBytes(blob), digest_of(low): source})
 
     assert registry.manifest("x", "v1")[0] == media_type
@@ -266,7 +267,7 @@ def test_a_layer_goes_from_one_registry_to_another_also_where_it_is_cut(
     registry.takes_at_once = 250_000
     made = NewLayer(digest, len(blob), "sha256:" + "0" * 64)
     with running(source) as elsewhere:
-        copied = OfRegistry(Registry(parse(f"{elsewhere}/base:v1"), None, [elsewhere]), digest)
+        copied = OfRegistry(Registry(parse(f"{elsewhere}/base:v1"), None, plain(elsewhere)), digest)
         for source.ranges in (True, False):
             registry.blobs.pop(digest, None)
             pusher(f"{host}/x:v1").run(image_of(None, [made], created=NOW), {digest: copied})

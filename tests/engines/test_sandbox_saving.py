@@ -22,6 +22,7 @@ from neuro.engines.images.manifests import Manifest, read_manifest
 from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.processes import LayerProcess
 from neuro.engines.images.pushing import OfBytes, Push
+from neuro.engines.images.reaching import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store
@@ -50,7 +51,7 @@ def host(registry: TakingRegistry) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def runs(tmp_path: Path, host: str) -> AsyncIterator[Runs]:
-    images = StoredImages(Store(str(tmp_path / "images")), 1 << 40, [host])
+    images = StoredImages(Store(str(tmp_path / "images")), 1 << 40, plain(host))
     engine = SandboxEngine(tmp_path / "engine", storage=EVERYWHERE, images=images)
     await engine.open()
     await engine.adopt([])
@@ -78,7 +79,7 @@ def base(host: str, userland_layer: tuple[NewLayer, bytes]) -> str:
     low = NewLayer(digest_of(blob), len(blob), diff_id)
     image = image_of(None, [programs, low], {"Env": ["OF_BASE=1"]}, created="2026-01-02T03:04:05Z")
     reference = parse(f"{host}/base:v1")
-    push = Push(Registry(reference, None, [host]), reference)
+    push = Push(Registry(reference, None, plain(host)), reference)
     push.run(image, {programs.digest: OfBytes(body), low.digest: OfBytes(blob)})
     return str(reference)
 

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def images(store: Store) -> StoredImages:
-    made = StoredImages(store, most=0, insecure=LOCAL, public=("registry.invalid",))
+    made = StoredImages(store, most=0, reach=LOCAL, public=("registry.invalid",))
     made.open()
     return made
 

@@ -94,6 +94,18 @@ def test_the_patterns_beside_the_dockerfile_come_first(tmp_path: Path) -> None:
     assert ignored_in(tmp_path / "sub", "Dockerfile") == ((), None)
 
 
+def test_a_dockerfile_outside_of_the_context_has_its_patterns_beside_it(tmp_path: Path) -> None:
+    top, outside = tmp_path / "top", str(tmp_path / "Other")
+    top.mkdir()
+    (top / ".dockerignore").write_text("a\n")
+    assert ignored_in(top, outside)[1] == ".dockerignore"
+    (tmp_path / "Other.dockerignore").write_text("b\n")
+
+    patterns, name = ignored_in(top, outside)
+
+    assert ([it.text for it in patterns], name) == (["b"], f"{outside}.dockerignore")
+
+
 def test_a_pattern_that_makes_no_sense_is_told(tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_text("a\n!\n")
 

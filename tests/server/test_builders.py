@@ -20,7 +20,7 @@ from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.engines.base import RunSpec
 from neuro.server.access.grants import Grants
-from neuro.server.access.identity import Identity, PullIdentity
+from neuro.server.access.identity import Identity, RegistryIdentity
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
@@ -274,7 +274,7 @@ async def test_its_token_pulls_and_pushes_until_the_job_is_over(
     token = await tokens.issue(accepted.record)
     identity = await access.authenticate(token)
 
-    assert isinstance(identity, PullIdentity)
+    assert isinstance(identity, RegistryIdentity)
     assert identity.allows(parse_uri("image://default/anna/x"), Action.WRITE)
     assert not identity.allows(parse_uri("storage://default/anna/x"), Action.READ)
     assert not identity.allows(parse_uri("job://default/anna"), Action.READ)

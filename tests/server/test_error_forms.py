@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 from neuro.domain.errors import Conflict, NotAuthenticated, NotFound, NotUnique, PlatformError
 from neuro.domain.permissions import Action
 from neuro.server.access.grants import Grants
-from neuro.server.access.identity import Identity, PullIdentity
+from neuro.server.access.identity import Identity, RegistryIdentity
 from neuro.server.access.proofs import BASIC, TOKEN
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.error_forms import OCI, OURS, PAGE, ErrorForm
@@ -55,7 +55,7 @@ class Engine:
     """Whoever calls pulls an image."""
 
     async def authenticate(self, token: str) -> Identity:
-        return PullIdentity("anna", Grants(()), token)
+        return RegistryIdentity("anna", Grants(()), token)
 
 
 async def _refuse(call: Call) -> None:

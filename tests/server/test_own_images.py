@@ -18,7 +18,7 @@ from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.engines.base import PullCredentials, RunSpec
 from neuro.server.access.grants import Grants
-from neuro.server.access.identity import Identity, PullIdentity
+from neuro.server.access.identity import Identity, RegistryIdentity
 from neuro.server.access.service import IMAGE_TOKEN_LIFE, PUSH_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
 from neuro.server.jobs.launch import Launcher
@@ -121,7 +121,7 @@ async def test_its_token_allows_to_pull_that_image_and_nothing_else(house: House
     caller = await house.access.authenticate(house.access.image_token("anna", mine))
 
     assert caller.user == "anna"
-    assert isinstance(caller, PullIdentity)
+    assert isinstance(caller, RegistryIdentity)
     assert caller.action_on(mine) is Action.READ
     with pytest.raises(NotPermitted):
         caller.require(mine, Action.WRITE)
@@ -146,19 +146,29 @@ async def test_its_token_ends_soon(house: House) -> None:
 
 async def test_a_token_to_push_allows_to_write_that_image_and_nothing_else(house: House) -> None:
     mine = parse_uri("image://default/anna/trainer")
-    token = house.access.push_token("anna", mine)
+    token = house.access.push_token("anna", mine, None)
 
     caller = await house.access.authenticate(token)
 
-    assert isinstance(caller, PullIdentity)
+    assert isinstance(caller, RegistryIdentity)
     assert caller.action_on(mine) is Action.WRITE
     for other in ("image://default/anna/other", "storage://default/anna", "user://anna"):
         assert caller.action_on(parse_uri(other)) is None
-    theirs = await house.access.authenticate(house.access.push_token("anna", TRAINER))
+    theirs = await house.access.authenticate(house.access.push_token("anna", TRAINER, None))
     assert theirs.action_on(TRAINER) is None
     house.now += PUSH_TOKEN_LIFE + timedelta(seconds=1)
     with pytest.raises(NotAuthenticated, match="expired"):
         await house.access.authenticate(token)
+
+
+async def test_with_a_token_to_push_the_base_can_be_read_by_who_may(house: House) -> None:
+    mine, base = (parse_uri(f"image://default/anna/{name}") for name in ("trainer", "base"))
+
+    caller = await house.access.authenticate(house.access.push_token("anna", mine, base))
+    other = await house.access.authenticate(house.access.push_token("anna", mine, TRAINER))
+
+    assert (caller.action_on(mine), caller.action_on(base)) == (Action.WRITE, Action.READ)
+    assert other.action_on(TRAINER) is None
 
 
 async def test_an_image_is_known_by_the_host_that_the_client_knows(

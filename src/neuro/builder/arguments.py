@@ -184,7 +184,8 @@ def _options(found: dict[str, list[str]], environment: dict[str, str]) -> Option
         digest_file=last("digest-file"),
         insecure=tuple(sorted(insecure)),
         places=_pairs("registry-map", found, {}),
-        own=_own(last("own-registry")),
+        # The platform's words come first: nobody says after it what is its own.
+        own=_own(found.get("own-registry", [""])[0]),
         help=_yes(found, "help"),
     )
 

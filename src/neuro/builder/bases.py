@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,6 +34,7 @@ from neuro.engines.images import manifests
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest
 from neuro.engines.images.pulling import Pull, Resolved
+from neuro.engines.images.reaching import Reach
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.store import HeldImage, Store
 
@@ -111,21 +112,21 @@ class Base:
 class Bases:
     """All that one build starts from. To be closed.
 
-    ``insecure`` registries are asked by http; ``own`` is what ``image:NAME`` means.
+    ``reach`` is where registries may be; ``own`` is what ``image:NAME`` means.
     """
 
     def __init__(
         self,
         cache: Cache,
         credentials: Credentials,
-        insecure: Collection[str],
+        reach: Reach,
         own: OwnRegistry | None,
         warn: Callable[[str], None],
     ) -> None:
         self._cache = cache
         self._store = Store(f"{cache.folder}/images")
         self._credentials = credentials
-        self._insecure = insecure
+        self._reach = reach
         self._own = own
         self._warn = warn
         self._found: dict[BaseImage, Base] = {}
@@ -223,7 +224,7 @@ class Bases:
             self._store,
             self._credentials.located(reference),
             self._credentials.of(reference.registry),
-            insecure=self._insecure,
+            reach=self._reach,
             platform=platform,
             tell=tell,
         )

@@ -40,6 +40,7 @@ from neuro.dockerfile.steps import (
     needs,
 )
 from neuro.engines.images.faults import ImageFault
+from neuro.engines.images.reaching import OUTSIDE, Reach
 
 _AT_ONCE = 4  # steps
 _VERSION = "1"  # of what a key stands for: others make layers anew
@@ -47,7 +48,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Building:
-    """One plan on its way. ``anew`` runs each step, whatever is in the cache."""
+    """One plan on its way; its files of URLs are asked for as far as ``reach`` allows.
+
+    ``anew`` runs each step, whatever is in the cache.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Building:
         running: Running,
         report: Report,
         *,
+        reach: Reach = OUTSIDE,
         anew: bool = False,
     ) -> None:
         self._plan = plan
@@ -66,6 +71,7 @@ class Building:
         self._context = context
         self._running = running
         self._report = report
+        self._reach = reach
         self._anew = anew
         self._digests = Digests()
         self._names = dict(_names(plan))
@@ -75,9 +81,11 @@ class Building:
         self._downloads: dict[RemoteFile, Download] = {}
 
     def close(self) -> None:
-        """Give back all layers."""
+        """Give back all layers, and files of URLs."""
         for layer in self._held:
             layer.close()
+        for there in self._downloads.values():
+            there.lock.close()
 
     def run(self) -> Tree:
         """The image's files. Raises BuildFault, and OSError for the machine's trouble."""
@@ -217,9 +225,11 @@ class Building:
         with self._lock:
             known = self._downloads.get(source)
         if known is None:
-            known = download(self._cache, source)
+            there = download(self._cache, source, self._reach)
             with self._lock:
-                self._downloads[source] = known
+                known = self._downloads.setdefault(source, there)
+            if known is not there:  # two steps wanted it at once
+                there.lock.close()
         return known
 
 

@@ -29,10 +29,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from neuro.builder import downloads
 from neuro.builder.views import LayerFolder
 from neuro.engines.images import locks
 from neuro.engines.images.locks import Lock
@@ -64,6 +65,15 @@ class Packed(msgspec.Struct, frozen=True):
 
 class _Key(msgspec.Struct, frozen=True):
     layer: str
+
+
+class _Thing(NamedTuple):
+    """What may be removed: when it was used last, its bytes, and its name for ``remove``."""
+
+    used: float
+    size: int
+    name: str
+    remove: Callable[[str], bool]
 
 
 class HeldLayer:
@@ -264,19 +274,20 @@ class Cache:
         settle(self.folder, fresh)
 
     def sweep(self, most: int, *, now: float | None = None) -> int:
-        """Remove layers that nobody uses: the oldest beyond ``most`` bytes of all together.
+        """Remove layers and files of URLs that nobody uses: the oldest beyond ``most`` bytes.
 
         Returns how many went. Raises OSError.
         """
         moment = time.time() if now is None else now
-        layers = sorted(self._layers())
-        total = sum(size for _, size, _ in layers)
+        things = [_Thing(*layer, self._remove_layer) for layer in self._layers()]
+        things += [_Thing(*file, self._remove_download) for file in downloads.listed(self.folder)]
+        total = sum(thing.size for thing in things)
         gone = 0
-        for used, size, identity in layers:
-            if total <= most and moment - used <= _UNUSED:
+        for thing in sorted(things, key=lambda one: one.used):
+            if total <= most and moment - thing.used <= _UNUSED:
                 continue
-            if self._remove_layer(identity):
-                total -= size
+            if thing.remove(thing.name):
+                total -= thing.size
                 gone += 1
         self._remove_mounts(moment, max(0, most - total))
         self._forget(moment)
@@ -302,6 +313,9 @@ class Cache:
             lock.remove()
         return True
 
+    def _remove_download(self, file: str) -> bool:
+        return downloads.remove(self.folder, file)
+
     def _remove_mounts(self, now: float, room: int) -> None:
         """Folders of cache mounts: those that were not used for long, and the oldest beyond."""
         found = []
@@ -321,7 +335,8 @@ class Cache:
 
     def _forget(self, now: float) -> None:
         """Small things that mean nothing any more."""
-        for shelf in ("keys", "bases", "downloads"):
+        downloads.forget(self.folder)
+        for shelf in ("keys", "bases"):
             for name in os.listdir(f"{self.folder}/{shelf}"):
                 path = f"{self.folder}/{shelf}/{name}"
                 with contextlib.suppress(FileNotFoundError):

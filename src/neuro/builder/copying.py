@@ -24,6 +24,7 @@ from neuro.dockerfile.globs import has_wildcards, matches
 from neuro.dockerfile.paths import join
 from neuro.dockerfile.steps import AddFiles, CopyFiles, Files, InlineFile, RemoteFile
 from neuro.domain.problems import closest
+from neuro.engines.images.locks import Lock
 
 _INLINE_MODE, _REMOTE_MODE = 0o644, 0o600
 _PIECE = 1 << 20
@@ -32,10 +33,14 @@ _MOST_NAMES = 2000  # of a folder that are compared with one that is missing
 
 @dataclass(frozen=True)
 class Download:
-    """A file of a URL that is here: ``time`` is when it changed there, in nanoseconds."""
+    """A file of a URL that is here: ``time`` is when it changed there, in nanoseconds.
+
+    It stays until ``lock`` is closed.
+    """
 
     path: str
     digest: str
+    lock: Lock
     time: int = 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -29,6 +29,7 @@ from neuro.engines.images.faults import ImageFault
 from neuro.engines.images.manifests import Descriptor
 from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
+from neuro.engines.images.reaching import Reach
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.registry_client import Registry
 
@@ -138,12 +139,12 @@ class Exporter:
     def __init__(
         self,
         credentials: Credentials,
-        insecure: Collection[str],
+        reach: Reach,
         report: Report,
         scratch: str,
     ) -> None:
         self._credentials = credentials
-        self._insecure = insecure
+        self._reach = reach
         self._report = report
         self._scratch = scratch
 
@@ -192,7 +193,7 @@ class Exporter:
 
     def _registry(self, reference: Reference) -> Registry:
         passwords = self._credentials.of(reference.registry)
-        return Registry(self._credentials.located(reference), passwords, self._insecure)
+        return Registry(self._credentials.located(reference), passwords, self._reach)
 
 
 def summary(made: Composed, destinations: Sequence[str]) -> str:

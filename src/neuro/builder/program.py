@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -31,6 +32,7 @@ from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.images import with_tag
 from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
+from neuro.engines.images.reaching import Reach, of_environment
 from neuro.engines.sandbox import nesting
 
 CACHE = "/cache"
@@ -91,6 +93,7 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
     folder = files.context_folder(options.context, sources)
     tree, path = files.dockerfile(folder, options.dockerfile, sources)
     platform = _platform(options.platform)
+    reach = _reach(options, environment)
     passwords = credentials.load(environment).at(options.places)
     cache.open()
     Settling(cache).start()
@@ -102,12 +105,13 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         is_stored = _JOB in environment
         context = stack.enter_context(files.context(folder, path, sources, is_stored=is_stored))
         own = None if options.own is None else OwnRegistry(*options.own)
-        bases = stack.enter_context(Bases(cache, passwords, options.insecure, own, warn))
+        bases = stack.enter_context(Bases(cache, passwords, reach, own, warn))
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")
         running = Running(cache, context, options.secrets, volumes, sources)
-        building = Building(made, cache, bases, context, running, report, anew=not options.cache)
+        anew = not options.cache
+        building = Building(made, cache, bases, context, running, report, reach=reach, anew=anew)
         stack.callback(building.close)
         try:
             result = building.run()
@@ -116,7 +120,7 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         if options.push:
             image = _labelled(made.image, options.labels)
             scratch = stack.enter_context(cache.scratch())
-            exporter = Exporter(passwords, options.insecure, report, scratch)
+            exporter = Exporter(passwords, reach, report, scratch)
             pushed = exporter.push(image, result, options.destinations)
             if options.digest_file:
                 files.write(options.digest_file, pushed.digest)
@@ -128,6 +132,14 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         bases.sweep(_MOST)
     except OSError as error:
         warn(f"The cache of builds cannot be tidied: {error.strerror or error}.")
+
+
+def _reach(options: Options, environment: Mapping[str, str]) -> Reach:
+    """Where the build may go. What is asked by http, its arguments say: but not what is near."""
+    given = of_environment(environment)
+    own = () if options.own is None else options.own[:1]
+    insecure = (*given.insecure, *options.insecure)
+    return replace(given, insecure=insecure, local=(*given.local, *own))
 
 
 def _planned(

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +17,8 @@ from neuro.cli.failures import BAD_VALUE, Failure
 from neuro.client.build_context import Item, context_items, ignored_in
 from neuro.client.builds import CONTEXT, DOCKERFILE, SENT, Build, Secret, build_request
 from neuro.client.job_request import Where, environment
+from neuro.client.kept_contexts import ContextFolder, context_key
+from neuro.dockerfile.ignore import names_of_ignore_file
 from neuro.dockerfile.parser import MAX_BYTES, parse
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
@@ -30,7 +30,6 @@ from neuro.domain.uris import ResourceURI
 if TYPE_CHECKING:
     from neuro.cli.storage.progress import CommandProgress
 
-_SENT = "storage:.builds"
 _STORAGE = "storage:"
 MAX_SECRET = 512 * 1024
 
@@ -168,8 +167,9 @@ def say_built(context: Context, images: Sequence[OwnImage], built: Built) -> Non
 class _Source:
     """Where the context is, and what of it goes to the storage.
 
-    ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` is a Dockerfile that is not in
-    the context, ``uri`` that of a context in the storage, ``top`` a local one.
+    ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` are files that are not in the
+    context, by their names: a Dockerfile, and its own ignore file. ``uri`` is that of a context in
+    the storage, ``top`` a local one, whose files stay there for the next build with its ``key``.
     """
 
     place: str
@@ -177,7 +177,8 @@ class _Source:
     top: Path | None = None
     items: tuple[Item, ...] = ()
     uri: ResourceURI | None = None
-    outside: bytes | None = None
+    outside: tuple[tuple[str, bytes], ...] = ()
+    key: str = ""
 
 
 def _source(context: Context, wanted: Wanted) -> _Source:
@@ -199,17 +200,22 @@ def _on_this_machine(context: Context, wanted: Wanted) -> _Source:
     content = path.read_bytes()
     shown = os.path.relpath(path)
     check_dockerfile(context, content, shown, wanted)
-    name = inside or path.name
     place = f"{SENT}/context"
+    beside = path.absolute()
     try:
-        patterns, ignore_file = ignored_in(top, name)
+        patterns, ignore_file = ignored_in(top, inside or str(beside))
     except DockerfileError as error:
         raise _wrong(error) from None
     always = {it for it in (inside, ignore_file) if it is not None}
     items = tuple(context_items(top, patterns, always))
+    key = context_key(top, ignore_file)
     if inside is not None:
-        return _Source(place, inside, top, items)
-    return _Source(place, f"{SENT}/{DOCKERFILE}", top, items, outside=content)
+        return _Source(place, inside, top, items, key=key)
+    outside = [(DOCKERFILE, content)]
+    if ignore_file is not None and Path(ignore_file).is_absolute():
+        own, _ = names_of_ignore_file(DOCKERFILE)
+        outside.append((own, Path(ignore_file).read_bytes()))
+    return _Source(place, f"{SENT}/{DOCKERFILE}", top, items, outside=tuple(outside), key=key)
 
 
 def _in_storage(context: Context, wanted: Wanted) -> _Source:
@@ -307,48 +313,47 @@ def _first_preset(context: Context) -> str | None:
 def _sent(
     context: Context, source: _Source, secret_files: Sequence[SecretFile]
 ) -> Iterator[tuple[list[Volume], tuple[Secret, ...]]]:
-    """Have all of it in a folder of the storage as long as the build goes on."""
+    """Have all of it in a folder of the storage as long as the build goes on.
+
+    Then the context stays for the next one, and the rest goes.
+    """
     mounted = []
     if source.uri is not None:
         mounted.append(Volume(src_storage_uri=str(source.uri), dst_path=CONTEXT, read_only=True))
     files = [(f"secrets/{n}", it.content) for n, it in enumerate(secret_files)]
-    if source.outside is not None:
-        files.append((DOCKERFILE, source.outside))
+    files += source.outside
     if source.top is None and not files:
         yield mounted, ()
         return
-    storage = context.client.storage
-    folder = storage.uri(f"{_SENT}/{int(time.time())}-{secrets.token_hex(8)}")
-    mounted.append(Volume(src_storage_uri=str(folder), dst_path=SENT, read_only=True))
+    folder = ContextFolder(context.client.storage, source.key)
+    context.run(folder.take())
+    mounted.append(Volume(src_storage_uri=str(folder.uri), dst_path=SENT, read_only=True))
     try:
         _send(context, folder, source, files)
         paths = [f"{SENT}/secrets/{number}" for number in range(len(secret_files))]
         ids = [it.id for it in secret_files]
         yield mounted, tuple(map(Secret, ids, paths))
-    finally:
+        context.run(folder.give_back(name for name, _ in files))
+    except BaseException:
+        # A build that was killed may read it for a moment: no other one may change it meanwhile.
         _remove(context, folder)
+        raise
+    with suppress(PlatformError):  # the next build tries again
+        context.run(folder.sweep())
 
 
 def _send(
     context: Context,
-    folder: ResourceURI,
+    folder: ContextFolder,
     source: _Source,
     files: Sequence[tuple[str, bytes]],
 ) -> None:
-    storage = context.client.storage
-    above = {folder.child(*name.split("/")[:-1]) for name, _ in files}
-    if source.top is not None:
-        above.add(folder.child("context"))
-    for one in above:
-        context.run(storage.mkdir(one, parents=True, exist_ok=True))
     for name, content in files:
-        context.run(storage.create(folder.child(*name.split("/")), content))
+        context.run(folder.add(name, content))
     if source.top is None:
         return
     with sending(context) as progress:
-        outcome = context.run(
-            storage.upload_items(source.items, folder.child("context"), progress=progress)
-        )
+        outcome = context.run(folder.send(source.items, progress=progress))
     if outcome.failed:
         count = len(outcome.failed)
         what = "1 file was" if count == 1 else f"{count} files were"
@@ -356,7 +361,7 @@ def _send(
             f"{what} not sent, so nothing is built. What the build does not need can be left out by"
             " a line in .dockerignore."
         )
-    context.out.info(f"Sent {outcome.files} files of {source.top} to {folder}")
+    context.out.info(f"Sent {outcome.files} files of {source.top} to {folder.uri}")
 
 
 @contextmanager
@@ -376,19 +381,13 @@ def sending(context: Context) -> Iterator[CommandProgress]:
     yield Plain(context.out, items)
 
 
-def _remove(context: Context, folder: ResourceURI) -> None:
-    async def remove() -> None:
-        async for _ in context.client.storage.remove(folder, recursive=True):
-            pass
-
+def _remove(context: Context, folder: ContextFolder) -> None:
     try:
-        context.run(remove())
-    except NotFound:
-        pass
+        context.run(folder.remove())
     except PlatformError as error:
         context.out.warning(
-            f"What was sent for the build is still at {folder} ({error}): `neuro rm -r {folder}`"
-            " removes it."
+            f"What was sent for the build is still at {folder.uri} ({error}):"
+            f" `neuro rm -r {folder.uri}` removes it."
         )
 
 

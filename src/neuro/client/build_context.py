@@ -24,10 +24,11 @@ Item = LocalFile | LocalFolder | Odd
 
 
 def ignored_in(top: Path, dockerfile: str) -> tuple[tuple[Pattern, ...], str | None]:
-    """The patterns for a build with this Dockerfile, and the file of the context that has them.
+    """The patterns for a build with this Dockerfile, and the path of the file that has them.
 
-    Raises DockerfileError for patterns that make no sense, StorageFault for a file that cannot be
-    read.
+    ``dockerfile`` is a path in the context; an absolute one where it lies outside of it, and then
+    so may be the path that is returned. Raises DockerfileError for patterns that make no sense,
+    StorageFault for a file that cannot be read.
     """
     for name in names_of_ignore_file(dockerfile):
         try:

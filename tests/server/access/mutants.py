@@ -24,8 +24,9 @@ from tests.server_process import ServerProcess, running_server
 NOT_TO_BE_SEEN = {
     "http.routes: raise NotAuthenticated(NOT_LOGGED_IN[route.proofs[0]])": "no token"
     " is not a good one either",
-    "http.routes: if isinstance(identity, PullIdentity) and BASIC not in route.proofs:": "nobody"
-    " is told such a token: see test_error_forms.py",
+    "http.routes: if isinstance(identity, RegistryIdentity) and BASIC not in route.proofs:": (
+        "nobody is told such a token: see test_error_forms.py"
+    ),
     "http.routes: if self.identity_or_none is None:": "no public route asks who calls",
     'access.grants: if uri.scheme == "cluster" and grant.action is Action.MANAGE and not'
     " uri.segments:": "worked out once, when grants are read: see test_grants.py",

@@ -15,6 +15,7 @@ from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.pushing import OfBytes, Push
+from neuro.engines.images.reaching import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store
@@ -55,7 +56,7 @@ async def test_a_packed_folder_is_pushed_and_pulled(
 
     store = Store(str(tmp_path / "images"))
     store.open()
-    pull = Pull(store, reference, credentials, insecure=(reference.registry,))
+    pull = Pull(store, reference, credentials, reach=plain(reference.registry))
     held = await asyncio.to_thread(pull.run)
     assert (Path(held.layers[0].files) / "large").stat().st_size == 3 << 20
     held.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -54,15 +55,32 @@ async def save(client: Client, job: Job, image: str) -> list[SaveEvent]:
     return [event async for event in client.jobs.save(job.id, client.images.image(image))]
 
 
+def _begun(server: ServerProcess) -> tuple[int, int]:
+    """How many uploads have begun so far, and how many layers another repository gave."""
+    with urllib.request.urlopen(server.url.removesuffix("/api/v1") + "/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    counted = [line for line in lines if line.startswith("neuro_http_requests_total{")]
+    begun = [line for line in counted if 'method="POST"' in line and "/blobs/uploads" in line]
+
+    def of_status(status: int) -> int:
+        return sum(int(float(one.split()[-1])) for one in begun if f'status="{status}"' in one)
+
+    return of_status(202), of_status(201)
+
+
 async def test_a_later_job_runs_in_what_was_saved_of_one(
     imaging: ServerProcess, client: Client, session: aiohttp.ClientSession
 ) -> None:
     await push(Registry(session, imaging.url, imaging.token), f"{imaging.user}/base", Env=["A=b"])
     job = await began(client, "echo kept > /made", "image:base:v1")
 
+    before = _begun(imaging)
     told = await save(client, job, "image:mine:v1")
+    uploaded, mounted = (now - then for now, then in zip(_begun(imaging), before, strict=True))
     later = await submit(client, "sh -c 'cat /made; echo $A'", image="image:mine:v1")
 
+    assert uploaded == 2  # what the job wrote, and how it is to be run
+    assert mounted > 0  # what the base has, which need not be sent
     assert [event.status for event in told][:2] == ["CommitStarted", "CommitFinished"]
     pushed = [event.progress_detail for event in told if event.progress_detail is not None]
     assert pushed[-1].current == pushed[-1].total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from neuro.engines.images.manifests import (
     read_manifest,
     this_machine,
 )
+from neuro.engines.images.reaching import OUTSIDE, Reach
 from neuro.engines.images.references import Reference
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.shelves import StoredImage, grant_of
@@ -59,8 +60,7 @@ class Pull:
     """One image on its way into a store.
 
     ``tell`` is told how far that is, from 0 to 1, by several threads, ten times in a second at
-    most. ``insecure`` are registries that are asked by http, and that may be on this machine or in
-    the networks ``closed``, where no others may be. ``stop`` ends it from another thread, and so do
+    most. ``reach`` is where its registry may be. ``stop`` ends it from another thread, and so do
     ``longest`` seconds.
     """
 
@@ -70,8 +70,7 @@ class Pull:
         reference: Reference,
         credentials: PullCredentials | None = None,
         *,
-        insecure: Collection[str] = (),
-        closed: Collection[str] = (),
+        reach: Reach = OUTSIDE,
         platform: Platform | None = None,
         tell: Callable[[float], None] = lambda share: None,
         pause: float = _PAUSE,
@@ -81,7 +80,7 @@ class Pull:
         self._store = store
         self._reference = reference
         self._stop = stop or Stop()
-        self._registry = Registry(reference, credentials, insecure, stop=self._stop, closed=closed)
+        self._registry = Registry(reference, credentials, reach, stop=self._stop)
         self._source = f"{reference.host}/{reference.repository}"
         self._downloads = Downloads(store, self._source, self._registry, self._stop, pause)
         # By a name that is kept an image is found without asking: not one that was asked for as

@@ -1,8 +1,9 @@
-"""Connections to registries: by which way, and never to what only this machine should reach.
+"""Connections for what other people name, and never to what only this machine should reach.
 
-Whoever names an image names a registry, and a registry sends us on to any address. Behind addresses
-of this machine and of its link are services that trust whoever can reach them, such as a cloud's
-metadata. An address is looked at after its name is resolved, so no name leads there either.
+Whoever names an image names a registry, whoever writes a Dockerfile writes URLs, and both may send
+us on to any address. Behind addresses of this machine and of its link are services that trust
+whoever can reach them, such as a cloud's metadata. An address is looked at after its name is
+resolved, so no name leads there either.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import base64
 import http.client
 import ipaddress
+import json
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,7 @@ from neuro.engines.sandbox.firewall import METADATA, METADATA6
 
 _METADATA = tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
 _OF_JOBS = ipaddress.ip_network("10.0.0.0/8")  # that have networks of their own
+_VARIABLE = "NEURO_BUILD_REACH"
 _TRIE, _IPV6 = "/proc/net/fib_trie", "/proc/net/if_inet6"
 
 
@@ -41,6 +44,37 @@ class Place:
         """As people write it in an image's name."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which registries are asked by http (``insecure``), and which places nobody is asked at.
+
+    These are the addresses of this machine and of its link, and the networks ``closed``; only the
+    registries ``local`` may be there. Registries are as people write them in an image's name.
+    """
+
+    insecure: Collection[str] = ()
+    local: Collection[str] = ()
+    closed: Collection[str] = ()
+
+
+OUTSIDE = Reach()  # where nobody says more
+
+
+def plain(*registries: str) -> Reach:
+    """Registries that are asked by http, and that may be on this machine."""
+    return Reach(insecure=registries, local=registries)
+
+
+def as_environment(reach: Reach) -> dict[str, str]:
+    """What tells a run that builds images, whose environment nobody else writes."""
+    return {_VARIABLE: json.dumps({name: sorted(one) for name, one in vars(reach).items()})}
+
+
+def of_environment(environment: Mapping[str, str]) -> Reach:
+    """What ``as_environment`` told."""
+    return Reach(**json.loads(environment.get(_VARIABLE, "{}")))
 
 
 def place_of(url: str) -> Place:
@@ -93,29 +127,22 @@ def _is_closed(address: str, closed: Collection[str]) -> bool:
     return is_own(address) or any(ip in ipaddress.ip_network(one) for one in closed)
 
 
-def connection_to(
-    place: Place, seconds: float, local: Collection[str], closed: Collection[str] = ()
-) -> http.client.HTTPConnection:
-    """A connection that is not open yet; ``local`` may have addresses of this machine.
+def connection_to(place: Place, seconds: float, reach: Reach) -> http.client.HTTPConnection:
+    """A connection that is not open yet. Opening it raises OSError.
 
-    ``closed`` are networks where only ``local`` may be. Opening it raises ImageFault where it leads
-    to such an address, and OSError.
+    It, or opening it, raises ImageFault for a place that is beyond ``reach``.
     """
-    may = place.name in local
     if place.scheme == "http":
-        return _guarded(
-            http.client.HTTPConnection(place.host, place.port, timeout=seconds), may, closed
-        )
+        plain = http.client.HTTPConnection(place.host, place.port, timeout=seconds)
+        return guard(plain, place, reach)
     context = ssl.create_default_context()
     proxy = getproxies().get("https", "")
     if not proxy or proxy_bypass(place.host):
-        return _guarded(
-            http.client.HTTPSConnection(place.host, place.port, timeout=seconds, context=context),
-            may,
-            closed,
+        direct = http.client.HTTPSConnection(
+            place.host, place.port, timeout=seconds, context=context
         )
-    if not may:
-        _check_name(place, closed)  # who resolves it is the proxy, which has no addresses of ours
+        return guard(direct, place, reach)
+    check_name(place, reach)
     parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     connection = http.client.HTTPSConnection(
         parts.hostname or "", parts.port or 3128, timeout=seconds, context=context
@@ -128,16 +155,20 @@ def connection_to(
     return connection
 
 
-def _guarded(
-    connection: http.client.HTTPConnection, may: bool, closed: Collection[str]
+def guard(
+    connection: http.client.HTTPConnection, place: Place, reach: Reach
 ) -> http.client.HTTPConnection:
-    """The connection, which looks at addresses before it sends anything there."""
+    """A connection to the place, which now looks at addresses before it sends anything there.
+
+    Opening it raises ImageFault where ``reach`` ends.
+    """
+    may = place.name in reach.local
 
     def connect(address: tuple[str, int], *rest: Any) -> socket.socket:
         host, port = address
         error: OSError | None = None
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        own = [] if may else [one for *_, one in found if _is_closed(str(one[0]), closed)]
+        own = [] if may else [one for *_, one in found if _is_closed(str(one[0]), reach.closed)]
         if own:
             raise _refusal(host)
         for *_, one in found:
@@ -152,9 +183,15 @@ def _guarded(
     return connection
 
 
-def _check_name(place: Place, closed: Collection[str]) -> None:
+def check_name(place: Place, reach: Reach) -> None:
+    """Raises ImageFault for a place that a proxy is not asked to go to.
+
+    The proxy resolves its name, and it has no addresses of ours.
+    """
+    if place.name in reach.local:
+        return
     try:
-        own = _is_closed(place.host, closed)
+        own = _is_closed(place.host, reach.closed)
     except ValueError:  # it is a name
         own = place.host == "localhost" or place.host.endswith(".localhost")
     if own:
@@ -163,7 +200,8 @@ def _check_name(place: Place, closed: Collection[str]) -> None:
 
 def _refusal(host: str) -> ImageFault:
     return refused(
-        f"Images are not pulled from {shown(host)}: that is an address of the server's own machine,"
-        " or of a network that is closed to jobs. Whoever runs the server can allow a registry"
-        " there with `images_insecure` in its settings."
+        f"Images and builds do not use {shown(host)}: that is an address of the server's own"
+        " machine, or of a network that is closed to jobs. Whoever runs the server can allow a"
+        " registry there with `images_private` in its settings, or with `images_insecure` if it"
+        " speaks http."
     )

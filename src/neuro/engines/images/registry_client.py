@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from neuro import __version__
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
 from neuro.engines.images.manifests import INDEXES, LARGEST_MANIFEST, MANIFESTS
-from neuro.engines.images.reaching import Place, connection_to, place_of
+from neuro.engines.images.reaching import OUTSIDE, Place, Reach, connection_to, place_of
 from neuro.engines.images.references import Reference
 from neuro.engines.images.stopping import Stop
 from neuro.engines.runs import PullCredentials
@@ -69,28 +69,24 @@ class Answer:
 class Registry:
     """The repository of a reference, as who has ``credentials`` sees it.
 
-    ``insecure`` are registries that are asked by http, and may be on this machine itself. Others
-    are not asked there, nor in the networks ``closed``. ``stop`` ends whatever is going on, with
-    Stopped.
+    It is asked as far as ``reach`` allows. ``stop`` ends whatever is going on, with Stopped.
     """
 
     def __init__(
         self,
         reference: Reference,
         credentials: PullCredentials | None = None,
-        insecure: Collection[str] = (),
+        reach: Reach = OUTSIDE,
         seconds: float = _SECONDS,
         stop: Stop | None = None,
-        closed: Collection[str] = (),
     ) -> None:
         self._reference = reference
-        self._closed = closed
         self._credentials = credentials
-        self._insecure = insecure
+        self._reach = reach
         self._seconds = seconds
         self._stop = stop or Stop()
         host = reference.host
-        scheme = "http" if host in insecure else "https"
+        scheme = "http" if host in reach.insecure else "https"
         self._base = f"{scheme}://{host}/v2/{reference.repository}/"
         self._authorization = ""
         self._lock = threading.Lock()
@@ -230,7 +226,7 @@ class Registry:
             raise refused(
                 f"The registry {self._name} sends us to {shown(url)}, which is no address."
             )
-        connection = connection_to(place, self._seconds, self._insecure, self._closed)
+        connection = connection_to(place, self._seconds, self._reach)
         with ExitStack() as closing:
             closing.callback(connection.close)
             self._stop.check()

@@ -33,6 +33,7 @@ from neuro.engines.base import (
 from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat, seccomp
 from neuro.engines.sandbox.adoption import Adoption
 from neuro.engines.sandbox.builds import Builds
+from neuro.engines.sandbox.firewall import refused as never_reached
 from neuro.engines.sandbox.images import ImageRefused, Images
 from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, Plan, Request
@@ -252,7 +253,8 @@ class SandboxEngine(SupervisedRuns):
             raise EngineFault("Only a run that builds images has the cache of a build.")
         settings = self._settings
         calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
-        request = replace(request, nesting=calls.hex())
+        env = {**request.env, **self._reach()}
+        request = replace(request, nesting=calls.hex(), env=env)
         if not spec.build_cache:
             return request
         try:
@@ -262,6 +264,14 @@ class SandboxEngine(SupervisedRuns):
         except OSError as error:
             raise NotReady(f"the cache of its build cannot be kept here: {error}") from error
         return replace(request, cache=folder, lock=lock)
+
+    def _reach(self) -> dict[str, str]:
+        """What tells a build where images and files may come from."""
+        from neuro.engines.images.reaching import Reach, as_environment  # few servers need it
+
+        if self._images is not None:
+            return as_environment(self._images.reach)
+        return as_environment(Reach(closed=never_reached(private=self._settings.private_networks)))
 
     async def _with_caches(self, work: Callable[[Builds], T]) -> T:
         if self._for_caches is None:

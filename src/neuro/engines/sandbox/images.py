@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from neuro.engines.sandbox.launch import Request
 
 if TYPE_CHECKING:
     from neuro.engines.images.composing import Base
+    from neuro.engines.images.reaching import Reach
 
 
 class ImageRefused(EngineFault):
@@ -57,14 +58,9 @@ class Root:
 
 
 class Images(Protocol):
-    """Where images come from. All of it blocks, and is called in threads.
+    """Where images come from, as far as ``reach``. All of it blocks, and is called in threads."""
 
-    ``insecure`` are registries that are asked by http, and that may be on this machine; no others
-    may be in the networks ``closed``.
-    """
-
-    insecure: Collection[str]
-    closed: Collection[str]
+    reach: Reach
 
     def open(self) -> None:
         """Make ready. Raises OSError."""

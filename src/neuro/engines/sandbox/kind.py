@@ -20,9 +20,10 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ``log_limit`` is the size of one job's output that is kept, ``main_jobs_memory`` what main jobs
     of bakes may have together. With ``images`` jobs run in their images, of which so many bytes are
     kept for jobs to come; ``images_offline`` is what they do where a public registry cannot be
-    reached. ``images_insecure`` are registries that are asked by http, and that may be on this
-    machine, as they are written in the names of images. ``builds_kept`` is the size of what builds
-    of images keep for builds to come.
+    reached. ``images_insecure`` are registries that are asked by http, ``images_private``
+    others, as they are written in the names of images: both may be on this machine, and in networks
+    that are closed to jobs. ``builds_kept`` is the size of what builds of images keep for builds to
+    come.
     """
 
     shared_ids: bool = False
@@ -36,6 +37,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     images_kept: int | str = "50G"
     images_offline: Literal["host", "wait"] = "host"
     images_insecure: tuple[str, ...] = ()
+    images_private: tuple[str, ...] = ()
     builds_kept: int | str = "50G"
 
 
@@ -69,14 +71,16 @@ def make(site: Site, table: Table) -> SandboxEngine:
     images = None
     if table.images:
         # A server that does not pull need not load what does.
+        from neuro.engines.images.reaching import Reach
         from neuro.engines.images.store import Store
         from neuro.engines.sandbox.stored_images import StoredImages
 
         store = Store(str(site.folder / "images"))
         own = (f"127.0.0.1:{site.port}", f"localhost:{site.port}")
-        insecure = frozenset((*own, *table.images_insecure))
+        insecure = (*own, *table.images_insecure)
         closed = refused(private=table.private_networks)
-        images = StoredImages(store, parse_bytes(table.images_kept), insecure, closed=closed)
+        reach = Reach(insecure, (*insecure, *table.images_private), closed)
+        images = StoredImages(store, parse_bytes(table.images_kept), reach)
     return SandboxEngine(site.folder, settings_of(site, table), site.storage, images)
 
 

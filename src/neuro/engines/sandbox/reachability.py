@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.request import getproxies, proxy_bypass
 
 from neuro.engines.images.faults import ImageFault
-from neuro.engines.images.reaching import Place, connection_to
+from neuro.engines.images.reaching import Place, Reach, connection_to
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE = 2.0  # seconds that somebody waits for the first answer
@@ -78,7 +78,7 @@ def trouble_of(host: str) -> str | None:
     proxied = bool(getproxies().get("https")) and not proxy_bypass(name)
     place = Place("https" if proxied else "http", name, int(port or 443))
     try:
-        connection = connection_to(place, _CONNECT_SECONDS, ())
+        connection = connection_to(place, _CONNECT_SECONDS, Reach())
         with closing(connection):
             connection.connect()
     except ssl.SSLError:

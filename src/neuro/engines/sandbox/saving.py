@@ -21,6 +21,7 @@ from neuro.engines.images.limits import check_spare, packing_seconds, spare_of
 from neuro.engines.images.manifests import Manifest, read_manifest
 from neuro.engines.images.processes import LayerProcess, turn
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
+from neuro.engines.images.reaching import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stop, Stopped
@@ -131,13 +132,12 @@ class Save:
                 assert isinstance(found, Manifest)
                 assert self._images is not None
                 of_base = parse(self._saving.base)
-                images = self._images
-                registry = Registry(
-                    of_base, self._saving.pull, images.insecure, closed=images.closed
-                )
+                registry = Registry(of_base, self._saving.pull, self._images.reach)
+                # There the layers are, so they need only be given to the other repository.
+                place = of_base.repository if of_base.registry == target.registry else ""
                 for one in found.layers:
-                    sources.setdefault(one.digest, OfRegistry(registry, one.digest))
-            own = Registry(target, self._saving.push, (target.registry,))
+                    sources.setdefault(one.digest, OfRegistry(registry, one.digest, place))
+            own = Registry(target, self._saving.push, plain(target.registry))
             push = Push(own, target, tell=self._tell)
             with self._stop.telling(push.stop):
                 push.run(image, sources)

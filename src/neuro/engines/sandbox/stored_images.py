@@ -9,6 +9,7 @@ from neuro.engines.base import EngineFault, NotReady, PullCredentials
 from neuro.engines.images.composing import Base
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.pulling import Pull
+from neuro.engines.images.reaching import OUTSIDE, Reach
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.stopping import Stop
 from neuro.engines.images.store import HeldImage, Store
@@ -34,23 +35,20 @@ class StoredImages:
     """See ``Images``. A tag is asked for at each start; where its registry is away, what it meant
     last is taken. With credentials its registry is always asked.
 
-    ``most`` is bytes that images which nobody uses may take. ``insecure`` are registries that are
-    asked by http and may be on this machine, ``public`` those that are everybody's. ``closed`` are
-    networks where no other registry is asked.
+    ``most`` is bytes that images which nobody uses may take. ``reach`` is where registries may
+    be, ``public`` are those that are everybody's.
     """
 
     def __init__(
         self,
         store: Store,
         most: int,
-        insecure: Collection[str] = (),
+        reach: Reach = OUTSIDE,
         public: Collection[str] = _PUBLIC,
-        closed: Collection[str] = (),
     ) -> None:
         self._store = store
         self._most = most
-        self.insecure = insecure
-        self.closed = closed
+        self.reach = reach
         self._public = public
         self._reachability = Reachability()
 
@@ -116,8 +114,7 @@ class StoredImages:
             self._store,
             asked,
             credentials,
-            insecure=self.insecure,
-            closed=self.closed,
+            reach=self.reach,
             tell=told,
             stop=stop,
         )

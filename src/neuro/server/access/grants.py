@@ -233,10 +233,12 @@ class Grants:
             )
         return known
 
-    def only(self, uri: ResourceURI, action: Action) -> Grants:
-        """Of all that is held, what allows ``action`` on one thing, and for that alone."""
+    def only(self, wanted: Iterable[Permission]) -> Grants:
+        """Of all that is held, what allows these, and for these alone."""
         return Grants(
-            Held(Grant(uri, action), it.path, it.until) for it in self.covering(uri, action)
+            Held(Grant(one.uri, one.action), it.path, it.until)
+            for one in wanted
+            for it in self.covering(one.uri, one.action)
         )
 
     def only_of(self, scheme: str) -> Grants:

@@ -109,9 +109,9 @@ class ServiceIdentity(Identity):
 
 
 @dataclass(slots=True)
-class PullIdentity(Identity):
-    """An engine that pulls or pushes one image in a user's name, or a build that pulls and pushes;
-    only a registry's routes know it.
+class RegistryIdentity(Identity):
+    """An engine that pulls or pushes an image in a user's name, or a build that does both; only a
+    registry's routes know it.
 
     By the user's name alone it could do what is everybody's own: make a token, for one.
     """

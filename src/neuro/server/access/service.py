@@ -21,13 +21,13 @@ from neuro.domain.errors import (
     Unavailable,
 )
 from neuro.domain.names import check_user_name
-from neuro.domain.permissions import Action, Permission, admin_permissions, owner_permissions
+from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import changed, generation, of_subject
-from neuro.server.access.identity import Identity, JobIdentity, PullIdentity, ServiceIdentity
+from neuro.server.access.identity import Identity, JobIdentity, RegistryIdentity, ServiceIdentity
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.access.people import person_of
 from neuro.server.access.service_accounts import ServiceAccounts
@@ -96,13 +96,9 @@ class AccessService:
         while (grants := self.book.known(signed.user)) is None:
             await self.book.of(signed.user)
             signed = await self._in_use.find(token)  # It may have ended since.
-        if signed.image is not None:
-            action = Action.WRITE if signed.pushes else Action.READ
-            only = grants.only(signed.image, action)
-            return PullIdentity(signed.user, only, signed.token_id, signed.expires_at)
-        if signed.images:
-            only = grants.only_of("image")
-            return PullIdentity(signed.user, only, signed.token_id, signed.expires_at)
+        if signed.images or signed.named:
+            only = grants.only_of("image") if signed.images else grants.only(signed.named)
+            return RegistryIdentity(signed.user, only, signed.token_id, signed.expires_at)
         if signed.job is None:
             kind = ServiceIdentity if signed.is_service else Identity
             return kind(signed.user, grants, signed.token_id, signed.expires_at)
@@ -255,11 +251,14 @@ class AccessService:
 
         What it allows is at most what they may do themselves at that moment.
         """
-        return self._in_use.sign_for_image(user, image, IMAGE_TOKEN_LIFE)
+        return self._in_use.sign_for_images(user, IMAGE_TOKEN_LIFE, pulls=image)
 
-    def push_token(self, user: str, image: ResourceURI) -> str:
-        """The same for an engine that pushes one image, which may take long."""
-        return self._in_use.sign_for_image(user, image, PUSH_TOKEN_LIFE, pushes=True)
+    def push_token(self, user: str, image: ResourceURI, base: ResourceURI | None) -> str:
+        """The same for an engine that pushes one image, which may take long.
+
+        Of its ``base`` it may be read, so that layers of that need not be sent.
+        """
+        return self._in_use.sign_for_images(user, PUSH_TOKEN_LIFE, pulls=base, pushes=image)
 
     async def permissions(self, user: str) -> list[Permission]:
         """What comes with being a user, and what they themselves were given. Raises NotFound."""

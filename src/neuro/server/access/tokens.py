@@ -16,6 +16,7 @@ from joserfc.jwk import OctKey
 from sqlalchemy import Connection
 
 from neuro.domain.errors import NotAuthenticated, new_login
+from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.domain.users import Token
 from neuro.server.access import tables
@@ -35,8 +36,8 @@ class SignedToken:
     """What a good token says. ``job`` is the job that it was given to; ``is_service``, whether its
     user is a service account.
 
-    With one for an ``image`` nothing can be done but pull that, or push it where it says so; with
-    one for all ``images`` nothing but pull and push them.
+    With one that names images nothing can be done but pull ``pulls`` and push ``pushes``; with one
+    for all ``images`` nothing but pull and push them.
     """
 
     user: str
@@ -44,9 +45,15 @@ class SignedToken:
     expires_at: datetime
     job: str | None = None
     is_service: bool = False
-    image: ResourceURI | None = None
     images: bool = False
-    pushes: bool = False
+    pulls: ResourceURI | None = None
+    pushes: ResourceURI | None = None
+
+    @property
+    def named(self) -> list[Permission]:
+        """What it allows on images that it names; empty for one that names none."""
+        wanted = ((self.pulls, Action.READ), (self.pushes, Action.WRITE))
+        return [Permission(uri, action) for uri, action in wanted if uri is not None]
 
 
 class TokensInUse:
@@ -84,17 +91,22 @@ class TokensInUse:
             claims["images"] = True
         return jwt.encode({"alg": ALGORITHM}, claims, self._key)
 
-    def sign_for_image(
-        self, user: str, image: ResourceURI, life: timedelta, *, pushes: bool = False
+    def sign_for_images(
+        self,
+        user: str,
+        life: timedelta,
+        *,
+        pulls: ResourceURI | None = None,
+        pushes: ResourceURI | None = None,
     ) -> str:
         """The text of a token that is kept nowhere: it allows little, and not for long."""
         claims = {
             "identity": user,
             "jti": secrets.token_hex(16),
             "exp": int((self._now() + life).timestamp()),
-            "image": str(image),
-            **({"pushes": True} if pushes else {}),
         }
+        named = (("image", pulls), ("pushes", pushes))
+        claims.update({name: str(image) for name, image in named if image is not None})
         return jwt.encode({"alg": ALGORITHM}, claims, self._key)
 
     async def find(self, token: str) -> SignedToken:
@@ -125,9 +137,9 @@ class TokensInUse:
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         if expires_at <= self._now():
             raise NotAuthenticated(f"This token has expired: {new_login(user)}")
-        if (image := claims.get("image")) is not None:
-            pushes = claims.get("pushes") is True
-            return SignedToken(user, token_id, expires_at, image=parse_uri(image), pushes=pushes)
+        pulls, pushes = (_image(claims.get(name)) for name in ("image", "pushes"))
+        if pulls is not None or pushes is not None:
+            return SignedToken(user, token_id, expires_at, pulls=pulls, pushes=pushes)
         digest = digest_of_token(token)
         images = claims.get("images") is True
 
@@ -169,6 +181,10 @@ class TokensInUse:
             raise NotAuthenticated(
                 f"This token is not one of this server's: {new_login()}"
             ) from None
+
+
+def _image(claim: object) -> ResourceURI | None:
+    return parse_uri(claim) if isinstance(claim, str) else None
 
 
 def digest_of_token(token: str) -> str:

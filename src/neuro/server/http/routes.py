@@ -20,7 +20,7 @@ from aiohttp import hdrs, web
 from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain, new_login
 from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
-from neuro.server.access.identity import Authenticator, Identity, PullIdentity
+from neuro.server.access.identity import Authenticator, Identity, RegistryIdentity
 from neuro.server.access.people import person_of
 from neuro.server.access.proofs import BASIC, NOT_LOGGED_IN, TOKEN, Proof, token_shown
 from neuro.server.http.bodies import (
@@ -312,7 +312,7 @@ async def _identify(request: web.Request, route: Route) -> Identity | None:
     except RecursionError:
         # A token is JSON inside, and its head is read before its signature is known.
         raise NotAuthenticated(f"The token is malformed: {new_login()}") from None
-    if isinstance(identity, PullIdentity) and BASIC not in route.proofs:
+    if isinstance(identity, RegistryIdentity) and BASIC not in route.proofs:
         raise NotAuthenticated("This token is for the registry, and is good for nothing else.")
     return identity
 

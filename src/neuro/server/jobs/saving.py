@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from neuro.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
-from neuro.domain.images import OwnImage, own_image
+from neuro.domain.images import OwnImage, in_registry, own_image
 from neuro.domain.jobs import JobStatus
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
@@ -42,7 +42,8 @@ class JobSaver:
     """Saves jobs, each one once at a time, and for each person one at a time.
 
     ``image_of`` says by which name the engine had a job's image, and what allows to pull that;
-    ``push_token(user, image)`` allows to push one image in a user's name, to the host ``registry``.
+    ``push_token(user, image, base)`` allows to push one image in a user's name, to the host
+    ``registry``, and to take layers of its base that are there.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class JobSaver:
         cluster: str,
         registry: str,
         image_of: Callable[[JobRecord], tuple[str, PullCredentials | None]],
-        push_token: Callable[[str, ResourceURI], str],
+        push_token: Callable[[str, ResourceURI, ResourceURI | None], str],
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
@@ -66,7 +67,7 @@ class JobSaver:
         Raises InvalidInput for one that is not the platform's, or has a digest, and NotPermitted
         or NotFound where the caller may not push it.
         """
-        own = own_image(reference, cluster=self._cluster, user=caller.user)
+        own = self._own(reference, caller.user)
         if own is None:
             raise InvalidInput(
                 f"'{reference[:80]}' is not an image of this platform: write image:NAME:TAG for"
@@ -77,6 +78,11 @@ class JobSaver:
         unknown = NotFound(f"'{own.uri}' was not found, or is not yours to write.")
         caller.require(own.uri, Action.WRITE, hidden=unknown)
         return own
+
+    def _own(self, reference: str, user: str) -> OwnImage | None:
+        """The image of the platform that a reference means to a user, if it is one."""
+        reference = in_registry(reference, self._registry)
+        return own_image(reference, cluster=self._cluster, user=user)
 
     async def save(
         self, record: JobRecord, image: OwnImage, shown: str, user: str, gone: Callable[[], bool]
@@ -105,7 +111,9 @@ class JobSaver:
         self._saving[record.id] = person
         try:
             base, pull = self._image_of(record)
-            push = PullCredentials("token", self._push_token(user, image.uri))
+            below = self._own(base, record.owner)
+            token = self._push_token(user, image.uri, None if below is None else below.uri)
+            push = PullCredentials("token", token)
             target = image.at(self._registry)
             saving = Saving(image=target, push=push, base=base, pull=pull)
             yield _line(status="CommitStarted", details={"container": record.id, "image": shown})

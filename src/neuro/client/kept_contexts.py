@@ -1,0 +1,286 @@
+"""Contexts of builds in the storage: what a build was sent stays for the next one.
+
+::
+
+    storage:.builds/<time>-<random>     what a build has, or what a client left that was killed
+    storage:.builds/<time>-<key>.kept   what is left of a build of the context ``key``
+        context/                        its files
+        manifest                        digests of them
+
+Whoever builds renames a kept one to a name of its own, so no two builds have one folder, and
+nothing is changed below a build that goes on. Then only files are sent whose content is not what
+the manifest says, and those are removed that are here no longer. Times are of the client's clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from neuro.client.build_context import Item
+from neuro.client.storage.local import LocalFile, LocalFolder, Odd
+from neuro.client.storage.transfer import Outcome, Progress
+from neuro.domain.errors import NotFound
+from neuro.domain.uris import ResourceURI
+
+if TYPE_CHECKING:
+    from neuro.client.storage import Storage
+
+FOLDER = "storage:.builds"
+_CONTEXT, _MANIFEST = "context", "manifest"
+_KEPT = ".kept"
+_MOST_KEPT = 8  # contexts
+_KEPT_SECONDS = 7 * 86400
+_LEFT_SECONDS = 3 * 86400  # no build lives so long
+_LARGEST_MANIFEST = 256 << 20  # bytes
+# A file's time of change is that of the last tick of the kernel's clock, not of now.
+_TICK_NS = 100_000_000
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A file in the storage, or a folder: that has no digest. Nor has a file of unknown content."""
+
+    is_folder: bool
+    executable: bool = False
+    digest: str = ""
+
+
+Manifest = dict[str, Entry]
+
+
+class Difference(NamedTuple):
+    """Paths to remove with all that is in them, and then those to send."""
+
+    removed: tuple[str, ...]
+    sent: frozenset[str]
+
+
+def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
+    """How a context comes from what it was to what it is.
+
+    >>> one, two = Entry(False, digest="1"), Entry(False, digest="2")
+    >>> difference({"a": one, "b": one, "c": one}, {"a": one, "b": two})
+    Difference(removed=('c',), sent=frozenset({'b'}))
+    """
+    removed: list[str] = []
+    for path in sorted(before, key=lambda it: it.split("/")):
+        if removed and path.startswith(f"{removed[-1]}/"):
+            continue
+        if path not in now or now[path].is_folder != before[path].is_folder:
+            removed.append(path)
+    gone = set(removed)
+    sent = set()
+    for path, entry in now.items():
+        is_known = entry.is_folder or entry.digest
+        if not is_known or entry != before.get(path) or path in gone:
+            sent.add(path)
+    return Difference(tuple(removed), frozenset(sent))
+
+
+def context_key(top: Path, ignore_file: str | None) -> str:
+    """What names a context: builds of it find what the last one has sent."""
+    words = f"{os.path.realpath(top)}\0{ignore_file or ''}"
+    return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class ContextFolder:
+    """The folder of one build, from ``take`` until ``give_back`` or ``remove``.
+
+    All methods raise what the storage's do.
+    """
+
+    def __init__(self, storage: Storage, key: str = "") -> None:
+        """Without a ``key`` nothing is kept, and nothing kept is taken."""
+        self._storage = storage
+        self._key = key
+        self._top = storage.uri(FOLDER)
+        self.uri = self._top.child(_own_name())
+        self.context = self.uri.child(_CONTEXT)
+        self._names: tuple[str, ...] = ()
+        self._manifest: Manifest = {}
+        self._stored = b""
+        self._made: set[ResourceURI] = set()
+
+    async def take(self) -> None:
+        """Have the folder: a kept one of this context, or a new one."""
+        try:
+            self._names = tuple([it.path async for it in self._storage.list(self._top)])
+        except NotFound:
+            self._names = ()
+        for name in sorted(self._names, reverse=True):
+            if self._key and name.endswith(f"-{self._key}{_KEPT}") and await self._claim(name):
+                return
+
+    async def _claim(self, name: str) -> bool:
+        """Take what is kept; False if somebody else does, or if it is not whole."""
+        try:
+            await self._storage.rename(self._top.child(name), self.uri)
+        except NotFound:
+            return False
+        try:
+            stored = await self._storage.read_bytes(self.uri.child(_MANIFEST))
+            self._manifest = msgspec.json.decode(stored, type=Manifest)
+            self._stored = stored
+        except (NotFound, ValueError):
+            await _remove(self._storage, self.uri)
+            return False
+        return True
+
+    async def add(self, name: str, content: bytes) -> None:
+        """Have a file besides the context for this build alone, such as ``secrets/0``."""
+        above, _, own = name.rpartition("/")
+        folder = self.uri.child(above) if above else self.uri
+        if folder not in self._made:
+            await self._storage.mkdir(folder, parents=True, exist_ok=True)
+            self._made.add(folder)
+        await self._storage.create(folder.child(own), content)
+
+    async def send(self, items: Iterable[Item], progress: Progress | None = None) -> Outcome:
+        """Let the context be these items: what has changed of them is sent.
+
+        It reads all files here, without pause.
+        """
+        items = list(items)
+        seen = _looked_at(items)
+        change = difference(self._manifest, {path: one.entry for path, one in seen.items()})
+        for path in change.removed:
+            await _remove(self._storage, self.context.child(*path.split("/")))
+        wanted = [it for it in items if isinstance(it, Odd) or it.relative in change.sent]
+        if not self._stored:
+            await self._storage.mkdir(self.context, parents=True, exist_ok=True)
+        outcome = Outcome(0, 0, ())
+        if wanted:
+            outcome = await self._storage.upload_items(wanted, self.context, progress=progress)
+        self._manifest = {
+            path: one.as_sent() if path in change.sent else one.entry for path, one in seen.items()
+        }
+        return outcome
+
+    async def give_back(self, added: Iterable[str] = ()) -> None:
+        """Keep the context for the next build, without the files that were ``added``."""
+        if not self._key:
+            await self.remove()
+            return
+        for name in {name.split("/")[0] for name in added}:
+            await _remove(self._storage, self.uri.child(name))
+        manifest = msgspec.json.encode(self._manifest)
+        if len(manifest) > _LARGEST_MANIFEST:
+            await self.remove()
+            return
+        if manifest != self._stored:
+            await self._storage.create(self.uri.child(_MANIFEST), manifest)
+        name = f"{int(time.time())}-{self._key}{_KEPT}"
+        await self._storage.rename(self.uri, self._top.child(name))
+
+    async def remove(self) -> None:
+        """Remove all of it."""
+        await _remove(self._storage, self.uri)
+
+    async def sweep(self) -> None:
+        """Remove what nobody comes back for, of all that was there when this was taken."""
+        for name in outdated(self._names, time.time()):
+            place = self._top.child(name)
+            if name.endswith(_KEPT):
+                own = self._top.child(_own_name())  # so that nobody takes it half removed
+                try:
+                    await self._storage.rename(place, own)
+                except NotFound:
+                    continue
+                place = own
+            await _remove(self._storage, place)
+
+
+def outdated(names: Iterable[str], now: float) -> list[str]:
+    """Which folders nobody comes back for; ``now`` in seconds since 1970.
+
+    Kept contexts go after a week without a build, and beyond the last eight; what a client left
+    that was killed goes after three days.
+    """
+    kept: list[tuple[float, str]] = []
+    gone = []
+    for name in names:
+        began, dash, _ = name.partition("-")
+        if not dash or not (began.isascii() and began.isdecimal()):
+            continue  # not ours
+        age = now - int(began)
+        if name.endswith(_KEPT):
+            kept.append((age, name))
+        elif age > _LEFT_SECONDS:
+            gone.append(name)
+    kept.sort()
+    return gone + [
+        name
+        for number, (age, name) in enumerate(kept)
+        if number >= _MOST_KEPT or age > _KEPT_SECONDS
+    ]
+
+
+def _own_name() -> str:
+    return f"{int(time.time())}-{secrets.token_hex(8)}"
+
+
+async def _remove(storage: Storage, uri: ResourceURI) -> None:
+    try:
+        async for _ in storage.remove(uri, recursive=True):
+            pass
+    except NotFound:
+        pass
+
+
+# Files of this machine
+
+
+class _Seen(NamedTuple):
+    """A file or folder of this machine: what it was when it was read."""
+
+    entry: Entry
+    path: str = ""
+    identity: tuple[int, ...] = ()
+
+    def as_sent(self) -> Entry:
+        """What is known to be in the storage, after it was sent.
+
+        Its digest is not, where the file may have changed between its reading and its sending.
+        """
+        if self.entry.is_folder:
+            return self.entry
+        try:
+            is_same = _identity(self.path) == self.identity
+        except OSError:
+            is_same = False
+        return self.entry if is_same else Entry(False, self.entry.executable)
+
+
+def _looked_at(items: Iterable[Item]) -> dict[str, _Seen]:
+    found: dict[str, _Seen] = {}
+    for item in items:
+        if isinstance(item, LocalFolder):
+            found[item.relative] = _Seen(Entry(True))
+        elif isinstance(item, LocalFile):
+            found[item.relative] = _read(item)
+    return found
+
+
+def _read(item: LocalFile) -> _Seen:
+    began = time.time_ns()
+    try:
+        identity = _identity(item.path)
+        with Path(item.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # whoever sends it says so
+        return _Seen(Entry(False, item.executable), item.path)
+    if identity[-1] > began - _TICK_NS:  # a change in this very moment would not show
+        digest = ""
+    return _Seen(Entry(False, item.executable, digest), item.path, identity)
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
