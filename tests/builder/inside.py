@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro.builder.arguments import VOLUMES
-from neuro.engines.sandbox.probing import PACKAGE_ROOT
+from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
 from tests.builder.table import Case
 
 _MARK = "result: "
