@@ -12,7 +12,7 @@ from typing import Any
 
 from neuro.builder.arguments import VOLUMES
 from neuro.engines.images.reaching import of_environment
-from neuro.engines.sandbox.probing import PACKAGE_ROOT
+from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
 from tests.builder.table import Case
 
 _MARK = "result: "

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
@@ -171,6 +170,11 @@ def _planned(
             assert isinstance(made, Plan)
             return made
         hints = made.hints if isinstance(made, ImagesNeeded) else {}
+        if len(needed) == 1:
+            look_up(needed[0], hints.get(needed[0].reference, ""))
+            continue
+        from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
+
         with ThreadPoolExecutor(_LOOK_UPS, "look-up") as threads:
             told = [hints.get(one.reference, "") for one in needed]
             for _ in threads.map(look_up, needed, told):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from neuro.cli.context import Context
 from neuro.cli.failures import BAD_VALUE, Failure
@@ -41,8 +42,7 @@ class SecretFile(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a person wants to be built.
 
     ``context`` is a folder of this machine, or a storage URI; ``dockerfile`` a path in it, or on
@@ -163,8 +163,7 @@ def say_built(context: Context, images: Sequence[OwnImage], built: Built) -> Non
 # Before anything is sent
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(msgspec.Struct, frozen=True):
     """Where the context is, and what of it goes to the storage.
 
     ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` are files that are not in the

@@ -17,15 +17,12 @@ import ssl
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from neuro.engines.images.faults import ImageFault, refused, shown
-from neuro.engines.sandbox import network
-from neuro.engines.sandbox.firewall import METADATA, METADATA6
 
-_METADATA = tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
 _OF_JOBS = ipaddress.ip_network("10.0.0.0/8")  # that have networks of their own
 _VARIABLE = "NEURO_BUILD_REACH"
 _TRIE, _IPV6 = "/proc/net/fib_trie", "/proc/net/if_inet6"
@@ -99,9 +96,19 @@ def is_own(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
-    if special or any(ip in one for one in _METADATA):
+    if special or any(ip in one for one in _metadata()):
         return True
+    from neuro.engines.sandbox import network  # a build at the platform's registry needs none of it
+
     return (ip in _OF_JOBS and network.exists(str(ip))) or ip in _addresses()
+
+
+@cache
+def _metadata() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Where clouds tell their machines what they are."""
+    from neuro.engines.sandbox.firewall import METADATA, METADATA6
+
+    return tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
 
 
 def _addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
@@ -136,6 +143,8 @@ def connection_to(place: Place, seconds: float, reach: Reach) -> http.client.HTT
         plain = http.client.HTTPConnection(place.host, place.port, timeout=seconds)
         return guard(plain, place, reach)
     context = ssl.create_default_context()
+    from urllib.request import getproxies, proxy_bypass
+
     proxy = getproxies().get("https", "")
     if not proxy or proxy_bypass(place.host):
         direct = http.client.HTTPSConnection(
