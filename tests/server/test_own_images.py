@@ -19,6 +19,7 @@ from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.engines.base import PullCredentials, RunSpec
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity, PullIdentity
+from neuro.server.access.scopes import Scope
 from neuro.server.access.service import IMAGE_TOKEN_LIFE, PUSH_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
 from neuro.server.jobs.launch import Launcher
@@ -134,6 +135,24 @@ async def test_its_token_allows_no_more_than_the_owner_may(house: House) -> None
     caller = await house.access.authenticate(house.access.image_token("anna", TRAINER))
 
     assert caller.action_on(TRAINER) is None
+
+
+async def test_a_scoped_token_allows_no_more_than_the_one_that_it_was_made_of(
+    house: House,
+) -> None:
+    mine, other = parse_uri("image://default/anna/trainer"), parse_uri("image://default/anna/x")
+    wanted = Scope(((mine, Action.WRITE), (other, Action.READ), (TRAINER, Action.READ)))
+
+    text, scope, _ = await house.access.scoped_token(house.access.image_token("anna", mine), wanted)
+    caller = await house.access.authenticate(text)
+
+    assert scope == Scope(((mine, Action.READ),))
+    assert caller.action_on(mine) is Action.READ
+    assert caller.action_on(other) is None
+    with pytest.raises(NotPermitted):
+        caller.require(mine, Action.WRITE)
+    with pytest.raises(NotAuthenticated):
+        await house.access.scoped_token(text, wanted)
 
 
 async def test_its_token_ends_soon(house: House) -> None:

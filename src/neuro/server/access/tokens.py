@@ -20,6 +20,7 @@ from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.domain.users import Token
 from neuro.server.access import tables
 from neuro.server.access.grant_tables import generation
+from neuro.server.access.scopes import Scope
 from neuro.server.database.engine import Database
 from neuro.server.log import Seldom
 
@@ -28,6 +29,7 @@ log = structlog.get_logger("neuro.access")
 ALGORITHM = "HS256"
 # What is kept is small, and dropped whole.
 MAX_CACHED_TOKENS = 4096
+_TOLD = ("image", "images", "pushes", "scope", "until")  # by some tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class SignedToken:
     user is a service account.
 
     With one for an ``image`` nothing can be done but pull that, or push it where it says so; with
-    one for all ``images`` nothing but pull and push them.
+    one for all ``images`` nothing but pull and push them. One with a ``scope`` was made of another
+    token, which is good ``until`` then; its id is that one's, so both are revoked together.
     """
 
     user: str
@@ -47,6 +50,8 @@ class SignedToken:
     image: ResourceURI | None = None
     images: bool = False
     pushes: bool = False
+    scope: Scope | None = None
+    until: datetime | None = None
 
 
 class TokensInUse:
@@ -97,6 +102,22 @@ class TokensInUse:
         }
         return jwt.encode({"alg": ALGORITHM}, claims, self._key)
 
+    def sign_scoped(self, of: SignedToken, scope: Scope, life: timedelta) -> tuple[str, datetime]:
+        """The text of a token that is made of another one, kept nowhere, and when it expires."""
+        expires_at = min(self._now().replace(microsecond=0) + life, of.expires_at)
+        claims: dict[str, Any] = {
+            "identity": of.user,
+            "jti": of.token_id,
+            "exp": int(expires_at.timestamp()),
+            "until": int(of.expires_at.timestamp()),
+            "scope": scope.as_claims(),
+        }
+        if of.image is not None:
+            claims |= {"image": str(of.image), "pushes": of.pushes}
+        if of.images:
+            claims["images"] = True
+        return jwt.encode({"alg": ALGORITHM}, claims, self._key), expires_at
+
     async def find(self, token: str) -> SignedToken:
         """What the text of a token says. Raises NotAuthenticated, Unavailable."""
         signed = self._signed.get(token)
@@ -125,9 +146,15 @@ class TokensInUse:
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         if expires_at <= self._now():
             raise NotAuthenticated(f"This token has expired: {new_login(user)}")
+        scope = until = None
+        if claims["scope"] is not None:
+            scope = Scope.of_claims(claims["scope"])
+            until = datetime.fromtimestamp(claims["until"], UTC)
         if (image := claims.get("image")) is not None:
-            pushes = claims.get("pushes") is True
-            return SignedToken(user, token_id, expires_at, image=parse_uri(image), pushes=pushes)
+            uri, pushes = parse_uri(image), claims.get("pushes") is True
+            return SignedToken(
+                user, token_id, expires_at, image=uri, pushes=pushes, scope=scope, until=until
+            )
         digest = digest_of_token(token)
         images = claims.get("images") is True
 
@@ -135,9 +162,14 @@ class TokensInUse:
             found = tables.find_token(connection, token_id)
             known, job_id, is_service = found or (None, None, False)
             number = generation(connection)
-            if known != digest or job_id in self._jobs_over:
+            # What is kept is the digest of the token that one with a scope was made of.
+            is_known = known == digest if scope is None else known is not None
+            if not is_known or job_id in self._jobs_over:
                 return None, number
-            signed = SignedToken(user, token_id, expires_at, job_id, is_service, images=images)
+            signed = SignedToken(
+                user, token_id, expires_at, job_id, is_service,
+                images=images, scope=scope, until=until,
+            )  # fmt: skip
             return signed, number
 
         while True:
@@ -163,7 +195,7 @@ class TokensInUse:
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
             kept = {name: claims[name] for name in ("identity", "jti", "exp")}
-            told = {name: claims.get(name) for name in ("image", "images", "pushes")}
+            told = {name: claims.get(name) for name in _TOLD}
             return {**kept, **told}
         except (JoseError, ValueError, KeyError):
             raise NotAuthenticated(

@@ -11,7 +11,9 @@ import msgspec
 from aiohttp import hdrs, web
 
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.access.proofs import BASIC, TOKEN
+from neuro.server.access.scopes import OutOfScope, ScopedIdentity
 from neuro.server.http.bodies import read_json
 from neuro.server.http.error_forms import OCI
 from neuro.server.http.file_answers import content_range, requested_range, send_part
@@ -28,6 +30,7 @@ from neuro.server.registry.names import (
     parse_tag,
 )
 from neuro.server.registry.service import PAGE, RegistryService
+from neuro.server.registry.token_routes import ask_for_token
 from neuro.server.registry.upload_routes import add_upload_routes
 
 V2 = "/v2"
@@ -74,7 +77,7 @@ class ReferrersIndex(msgspec.Struct, frozen=True, rename="camel"):
 
 def registry_routes(service: RegistryService) -> list[Routes]:
     """The routes below ``/v2/``: those that ask for a token, and those of uploads that go on."""
-    api = Routes("registry", proofs=(BASIC, TOKEN), errors=OCI)
+    api = Routes("registry", proofs=(BASIC, TOKEN), errors=OCI, challenge=ask_for_token)
 
     def need(action: Action) -> Need:
         async def ask(call: Call) -> Repository:
@@ -93,7 +96,7 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def catalog(call: Call, query: PageOf) -> web.Response:
         """The repositories that the caller may read, by name."""
         limit = _limit(query)
-        found = await service.catalog(call.identity, query.last, limit + 1)
+        found = await service.catalog(_lister(call.identity), query.last, limit + 1)
         return _page(call, Catalog(found[:limit]), found, limit)
 
     @api.add("GET", NAME + "/tags/list", needs=need(Action.READ), section=SECTION)
@@ -205,6 +208,15 @@ def registry_routes(service: RegistryService) -> list[Routes]:
         await service.remove_blob(call.found, parse_digest(call.segment("digest")))
 
     return [api, *add_upload_routes(api, service, need)]
+
+
+def _lister(caller: Identity) -> Identity:
+    """As who the list of all repositories is made. Raises OutOfScope."""
+    if not isinstance(caller, ScopedIdentity):
+        return caller
+    if not caller.good_for.lists:
+        raise OutOfScope("This token is not for the list of repositories: get one that is.")
+    return caller.unscoped()
 
 
 def _reference(call: Call) -> str:
