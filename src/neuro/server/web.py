@@ -63,7 +63,11 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
-        *(route for routes in registry_routes(parts.images.registry) for route in routes.items),
+        *(
+            route
+            for routes in registry_routes(parts.images.registry, parts.images.mirrors)
+            for route in routes.items
+        ),
         *(
             route
             for routes in token_routes(ground.access, installation.cluster)

@@ -66,13 +66,16 @@ class AccessService:
         cluster: str,
         now: Callable[[], datetime] = _now,
         peers: Peers | None = None,
+        everybodys: Sequence[Permission] = (),
     ) -> None:
-        """``peers`` are the other servers of this database."""
+        """``peers`` are the other servers of this database; ``everybodys`` is what all users hold
+        by the server's settings.
+        """
         self._database = database
         self._peers = peers or Peers()
         self._cluster = cluster
         self._now = now
-        self.book = GrantBook(database, now, peers=self._peers)
+        self.book = GrantBook(database, now, peers=self._peers, everybodys=everybodys)
         self.sharing = Sharing(database, self.book, now)
         self._in_use = TokensInUse(database, key, now, self.book.seen)
         self.service_accounts = ServiceAccounts(database, self.book, cluster, self._of_account, now)
