@@ -25,6 +25,7 @@ from neuro.domain.errors import (
 )
 from neuro.domain.permissions import Action
 from neuro.domain.uris import parse_uri
+from neuro.server.access.scopes import Scope
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
@@ -195,6 +196,28 @@ async def test_an_expired_token_says_so(database: Database) -> None:
 
     with pytest.raises(NotAuthenticated, match="expired"):
         await access.authenticate(token.token or "")
+
+
+async def test_a_scoped_token_expires_soon_and_what_began_with_it_goes_on(
+    database: Database,
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    clock = [now]
+    access = AccessService(database, KEY, "default", now=lambda: clock[0])
+    await access.add_user("alice")
+    token = await access.make_token("alice", life=timedelta(hours=1))
+
+    text, _, expires_at = await access.scoped_token(token.token or "", Scope())
+    caller = await access.authenticate(text)
+
+    assert expires_at == now + timedelta(minutes=5)
+    assert caller.expires_at == token.expires_at
+    clock[0] = now + timedelta(minutes=5)
+    with pytest.raises(NotAuthenticated, match="expired"):
+        await access.authenticate(text)
+    clock[0] = now + timedelta(minutes=58)
+    _, _, expires_at = await access.scoped_token(token.token or "", Scope())
+    assert expires_at == token.expires_at
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "a.b.c", "e30.e30.e30", "x" * 100_000])

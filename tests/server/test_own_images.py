@@ -19,6 +19,7 @@ from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.engines.base import PullCredentials, RunSpec
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity, RegistryIdentity
+from neuro.server.access.scopes import Scope
 from neuro.server.access.service import IMAGE_TOKEN_LIFE, PUSH_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
 from neuro.server.jobs.launch import Launcher
@@ -59,7 +60,7 @@ def test_an_image_that_one_may_not_read_does_not_exist(image: str) -> None:
     assert image.partition(":v1")[0].replace("image:/", "image://default/") in str(refused.error())
 
 
-async def spec_of(image: str, folder: Any) -> RunSpec:
+async def spec_of(image: str, folder: Any, *mirrors: str) -> RunSpec:
     accepted = planned(image, may=Action.READ)
     assert isinstance(accepted, Planned)
     launcher = Launcher(
@@ -70,6 +71,7 @@ async def spec_of(image: str, folder: Any) -> RunSpec:
         "",
         image_token=lambda user, uri: f"{user} {uri}",
         registry="127.0.0.1:8085",
+        mirrors=mirrors,
     )
     return await launcher.make_spec(accepted.record)
 
@@ -87,6 +89,30 @@ async def test_other_registries_are_shown_no_token(tmp_path: Any) -> None:
     spec = await spec_of("ghcr.io/boris/trainer:v1", tmp_path)
 
     assert (spec.image, spec.pull) == ("ghcr.io/boris/trainer:v1", None)
+
+
+@pytest.mark.parametrize(
+    ("image", "path"),
+    [
+        ("debian", "docker.io/library/debian:latest"),
+        ("docker.io/anna/trainer:v1", "docker.io/anna/trainer:v1"),
+        ("ghcr.io/anna/trainer:v1", None),
+        ("host:latest", None),
+        ("neuro/base:v1", None),
+        ("neuro/executor:latest", None),
+    ],
+)
+async def test_an_image_of_a_mirrored_registry_comes_through_the_platforms_own(
+    image: str, path: str | None, tmp_path: Any
+) -> None:
+    spec = await spec_of(image, tmp_path, "docker.io")
+
+    if path is None:
+        assert (spec.image, spec.pull) == (image, None)
+    else:
+        name = path.rpartition(":")[0]
+        assert spec.image == f"127.0.0.1:8085/{path}"
+        assert spec.pull == PullCredentials("token", f"anna image://default/{name}")
 
 
 async def test_by_the_host_of_the_registry_it_is_pulled_in_the_name_of_the_owner_as_well(
@@ -134,6 +160,24 @@ async def test_its_token_allows_no_more_than_the_owner_may(house: House) -> None
     caller = await house.access.authenticate(house.access.image_token("anna", TRAINER))
 
     assert caller.action_on(TRAINER) is None
+
+
+async def test_a_scoped_token_allows_no_more_than_the_one_that_it_was_made_of(
+    house: House,
+) -> None:
+    mine, other = parse_uri("image://default/anna/trainer"), parse_uri("image://default/anna/x")
+    wanted = Scope(((mine, Action.WRITE), (other, Action.READ), (TRAINER, Action.READ)))
+
+    text, scope, _ = await house.access.scoped_token(house.access.image_token("anna", mine), wanted)
+    caller = await house.access.authenticate(text)
+
+    assert scope == Scope(((mine, Action.READ),))
+    assert caller.action_on(mine) is Action.READ
+    assert caller.action_on(other) is None
+    with pytest.raises(NotPermitted):
+        caller.require(mine, Action.WRITE)
+    with pytest.raises(NotAuthenticated):
+        await house.access.scoped_token(text, wanted)
 
 
 async def test_its_token_ends_soon(house: House) -> None:

@@ -17,12 +17,21 @@ from neuro.engines import registry
 from neuro.engines.sandbox.kind import Table
 from neuro.server.engine_settings import Share, engine_settings, shares_of
 from neuro.server.reload import Reload
-from neuro.server.settings import Settings, check_apart, keep_cluster, load_settings
+from neuro.server.settings import (
+    MirrorSetting,
+    PresetSetting,
+    Settings,
+    check_apart,
+    keep_cluster,
+    load_settings,
+)
 from tests.server.nodes import node
 from tests.server_process import ServerProcess
 
 PRESET = "[[presets]]\nname = 'a'\ncpu = 1\nmemory = '1G'\n"
 # What is in the file, and what of the sentence a person needs.
+MIRROR = "[[images.mirrors]]\nregistry = 'docker.io'\n"
+NEEDED = {PresetSetting: PRESET, MirrorSetting: MIRROR}
 CASES = {
     "[capacity]\ncpu = -3": ("capacity.cpu is -3", "CPU cores"),
     "[capacity]\ncpu = 0": ("capacity.cpu is 0", "CPU cores from 0.01 to 1000000"),
@@ -80,6 +89,11 @@ PLACES = {
     "x = 1\ncluster = lab": ("line 2",),
     "\ncluster = 'No Good'": ("line 2: Invalid cluster name", "lower-case"),
     "\ndatabase = 'x://y'": ("line 2: database begins", "a URL"),
+    MIRROR.replace("docker.io", "hub"): ("line 2: images.mirrors[1]: registry is 'hub'", "`host`"),
+    MIRROR + MIRROR: ("line 4: images.mirrors[2]: docker.io is mirrored already", "remove one"),
+    MIRROR + "host = 'a/b'": ("line 3: images.mirrors[1]: host is 'a/b'", ":PORT"),
+    MIRROR + "user = 'me'": ("line 1: images.mirrors[1] needs both 'user' and 'password'",),
+    MIRROR + "size = 'all'": ("line 3: images.mirrors[1].size",),
     PRESET + PRESET: ("line 6: presets[2]: another preset is called 'a' too", "of its own"),
     PRESET + "engine = 'kubernetes'": (
         "line 5: preset 'a': engine is",
@@ -168,18 +182,20 @@ def test_a_host_with_or_without_a_port_is_a_domain_of_jobs(tmp_path: Path, domai
     assert load_settings(path).jobs_domain == domain
 
 
-def every_number(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
+def every_number(kind: type[msgspec.Struct], at: str = "") -> Iterator[tuple[str, str]]:
     """A file with a number too large at each key that takes one, and what that key is called."""
     for field in msgspec.structs.fields(kind):
         kinds = get_args(field.type) or (field.type,)
         for each in kinds:
             if isinstance(each, type) and issubclass(each, msgspec.Struct):
                 is_list = get_origin(field.type) is list
-                header = f"[[{field.name}]]" if is_list else f"[{field.name}]"
-                needed = PRESET.partition("]]")[2] if is_list else ""
-                for line, name in every_number(each):
+                place = f"{at}{field.name}"
+                header = f"[[{place}]]" if is_list else f"[{place}]"
+                needed = NEEDED[each].partition("]]")[2] if is_list else ""
+                for text, name in every_number(each, f"{place}."):
                     kept = [one for one in needed.split("\n") if one.split(" ")[0] != name]
-                    yield "\n".join([header, *kept, line]), name
+                    is_whole = text.startswith("[")
+                    yield text if is_whole else "\n".join([header, *kept, text]), name
         if kinds[0] in (int, float):
             yield (
                 f"{field.name} = 1e300" if float in kinds else f"{field.name} = {10**17}",

@@ -18,7 +18,6 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.engines.storage import Storage
 from neuro.server import reserve
@@ -70,7 +69,7 @@ from neuro.server.owner import (
 )
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
-from neuro.server.registry.assembly import open_images
+from neuro.server.registry.assembly import open_images, readable_by_all
 from neuro.server.registry.blobs import IMAGES
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
@@ -243,7 +242,13 @@ async def _open_access(
     peers = None
     if not database.is_sqlite:
         peers = OtherServers(database, fleet.changes, fleet.id, background)
-    return AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
+    return AccessService(
+        database,
+        load_or_create_key(key),
+        settings.cluster,
+        peers=peers,
+        everybodys=readable_by_all(settings.images.mirrors, settings.cluster),
+    )
 
 
 async def _open_storage(
@@ -289,9 +294,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     stack.push_async_callback(supervision.close)
     # In the storage, as all servers see that one; no path of the API leads there.
     folder = storage_folder(settings, ground.folder) / IMAGES
-    images = await open_images(
-        stack, database, folder, settings.cluster, parse_bytes(settings.images.quota)
-    )
+    images = await open_images(stack, database, folder, settings.cluster, settings.images)
     leaving = [supervision.end_all_of, jobs.service.end_all_of, images.registry.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))

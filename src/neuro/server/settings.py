@@ -146,6 +146,23 @@ class StorageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     folder: str | None = None
 
 
+class MirrorSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[images.mirrors]]``: a public registry whose images come through the platform's own.
+
+    ``registry`` is its name in images, such as "docker.io"; ``host`` is where it answers, if that
+    is another host, perhaps with a port. ``user`` and ``password`` are shown to it. ``insecure``
+    asks it by http, and lets it be on this machine or in a private network. ``size`` is how much of
+    the disk its images may take; 0: any amount.
+    """
+
+    registry: str
+    host: str | None = None
+    user: str | None = None
+    password: str | None = None
+    insecure: bool = False
+    size: int | str = "100G"
+
+
 class ImageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[images]`` of the platform's registry.
 
@@ -153,6 +170,7 @@ class ImageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     quota: int | str = 0
+    mirrors: list[MirrorSetting] = []
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ none is a text or a switch.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from neuro.domain.sizes import check_size
 from neuro.server.settings_places import Key, Misplaced, placed, spelled
 
 if TYPE_CHECKING:
-    from neuro.server.settings import PresetSetting, ServerSetting, Settings
+    from neuro.server.settings import MirrorSetting, PresetSetting, ServerSetting, Settings
 
 _DAY = 86_400
 _CENTURY = 36_500  # days
@@ -66,6 +66,7 @@ _RULES: Mapping[str, Range | Size] = {
     "bakes.main_jobs_memory": Size(512 * MIB),  # one main job may have as much
     "retention.log_bytes": Size(least=0),
     "images.quota": Size(or_zero=True),
+    "images.mirrors.size": Size(or_zero=True),
     "presets.memory": Size(),
     "presets.disk": Size(or_zero=True),
 }
@@ -84,6 +85,7 @@ def check_settings(settings: Settings, engines: Collection[str]) -> None:
     _check_domain(settings.jobs_domain)
     _check_server(settings.server)
     _check_folder(settings.storage.folder)
+    _check_mirrors(settings.images.mirrors)
 
 
 def check_values(
@@ -190,6 +192,34 @@ def _check_server(server: ServerSetting) -> None:
             f"server.url is {server.url[:80]!r}: it must be where other servers reach this one,"
             ' such as "http://10.0.0.2:8085", without a path',
         )
+
+
+def _check_mirrors(mirrors: Sequence[MirrorSetting]) -> None:
+    names: set[str] = set()
+    for number, mirror in enumerate(mirrors):
+        at: Key = ("images", "mirrors", number)
+        # With a dot in it, it is nobody's name.
+        if _HOST.fullmatch(mirror.registry) is None or "." not in mirror.registry:
+            raise Misplaced(
+                (*at, "registry"),
+                f"{spelled(at)}: registry is {mirror.registry[:80]!r}: it must be a name as images"
+                ' begin with, such as "docker.io", without a port: where it answers is `host`',
+            )
+        if mirror.registry in names:
+            raise Misplaced(
+                (*at, "registry"),
+                f"{spelled(at)}: {mirror.registry} is mirrored already: remove one",
+            )
+        names.add(mirror.registry)
+        host, colon, port = (mirror.host or mirror.registry).partition(":")
+        if _HOST.fullmatch(host) is None or (colon and _PORT.fullmatch(port) is None):
+            raise Misplaced(
+                (*at, "host"),
+                f"{spelled(at)}: host is {mirror.host!r}: it must be a host name, and :PORT after"
+                " it where one is needed",
+            )
+        if (mirror.user is None) != (mirror.password is None):
+            raise Misplaced(at, f"{spelled(at)} needs both 'user' and 'password', or none of them")
 
 
 def _check_folder(folder: str | None) -> None:

@@ -30,6 +30,7 @@ from neuro.server.metrics import watch
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.routes import project_routes
 from neuro.server.registry.routes import registry_routes
+from neuro.server.registry.token_routes import token_routes
 from neuro.server.registry.upkeep_routes import upkeep_routes
 from neuro.server.storage.routes import storage_routes
 
@@ -62,7 +63,16 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
-        *(route for routes in registry_routes(parts.images.registry) for route in routes.items),
+        *(
+            route
+            for routes in registry_routes(parts.images.registry, parts.images.mirrors)
+            for route in routes.items
+        ),
+        *(
+            route
+            for routes in token_routes(ground.access, installation.cluster)
+            for route in routes.items
+        ),
         *upkeep_routes(
             parts.images.registry, parts.images.upkeep, parts.images.census, parts.images.scrub
         ).items,

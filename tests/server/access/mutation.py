@@ -56,6 +56,7 @@ MODULES = (
     "neuro.server.installation.preset_routes",
     "neuro.server.registry.routes",
     "neuro.server.registry.service",
+    "neuro.server.registry.token_routes",
     "neuro.server.registry.upload_routes",
     "neuro.server.registry.upkeep_routes",
 )

@@ -260,6 +260,7 @@ def _of_images(ids: Mapping[str, str]) -> list[Row]:
     tagged, owner = {**repository, "reference": "v1"}, {"owner": ids["user"]}
     return [
         Row("GET", "/v2/", LOGIN),
+        Row("GET", "/v2/token", LOGIN),
         Row("GET", "/images/files", ADMIN),
         Row("POST", "/images/scrub", ADMIN),
         Row("GET", "/images/quotas", ADMIN),

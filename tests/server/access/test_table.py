@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.access.people import PEOPLE, place
 from tests.server.access.rows import rows
-from tests.server.test_routes import BY_ID, PUBLIC
+from tests.server.test_routes import BY_FORM, BY_ID, PUBLIC
 from tests.server_process import ServerProcess
 
 
@@ -34,7 +34,7 @@ async def test_every_route_has_a_row(server: ServerProcess) -> None:
         for method in operations
     }
     asked = {row.operation for row in rows(Names())}
-    assert served - asked == PUBLIC | BY_ID
+    assert served - asked == PUBLIC | BY_ID | BY_FORM
     assert not asked - served
 
 

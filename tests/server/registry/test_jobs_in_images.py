@@ -83,3 +83,28 @@ async def test_a_public_image_out_of_reach_is_told_in_the_jobs_status(
         said = [step.description or "" for step in job.statuses]
         assert any("docker.io cannot be reached" in one for one in said), said
         assert [one.history.exit_code for one in (job, own)] == [0, 0]
+
+
+async def test_a_job_runs_in_an_image_that_comes_through_a_mirror(
+    imaging: ServerProcess, tmp_path: Path
+) -> None:
+    """The public registry is another platform's."""
+    host = imaging.url.removesuffix("/api/v1").removeprefix("http://")
+    # Names that registries have: its host has none.
+    table = (
+        f'\n[[images.mirrors]]\nregistry = "other.example"\nhost = "{host}"\ninsecure = true\n'
+        f'user = "anybody"\npassword = "{imaging.token}"\n'
+    )
+    async with aiohttp.ClientSession() as session:
+        upstream = Registry(session, imaging.url, imaging.token)
+        await push(upstream, f"{imaging.user}/public")
+        with running_server(tmp_path / "data", settings=SETTINGS + table) as server:
+            async with Client.connect(server.url, server.token) as client:
+                image = f"other.example/{imaging.user}/public:v1"
+                job = await submit(client, "cat /etc/passwd", image=image)
+
+                assert await output_of(client, job) == docker_image.FILES["etc/passwd"].encode()
+            mirror = Registry(session, server.url, server.token)
+            listed = json.loads((await mirror.ask("GET", "/v2/_catalog")).body)["repositories"]
+
+    assert listed == [image.rpartition(":")[0]]

@@ -28,7 +28,7 @@ async def test_a_stranger_is_told_how_to_log_in(
         answer = await Registry(session, server.url, token).ask("GET", "/v2/")
 
         assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
-        assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer realm=")
         assert answer.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from neuro.domain.images import check_image
@@ -39,6 +40,18 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
+
+
+def mirrored(reference: str, mirrors: Collection[str]) -> str | None:
+    """The path of an image below the registry that mirrors its own, with its tag or digest.
+
+    None where none of ``mirrors``, which are names of registries, is its own. Raises InvalidInput.
+
+    >>> mirrored("debian:12", ["docker.io"])
+    'docker.io/library/debian:12'
+    """
+    found = parse(reference)
+    return str(found) if found.registry in mirrors else None
 
 
 def parse(reference: str) -> Reference:

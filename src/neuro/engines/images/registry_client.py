@@ -34,6 +34,7 @@ _MOST_REDIRECTS = 5
 _LARGEST_ANSWER = 64 << 10  # of what is no manifest and no blob
 _REDIRECTS = (301, 302, 303, 307, 308)
 Body = Callable[[], Iterable[bytes]]  # from its beginning, each time that it is called
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
@@ -104,6 +105,19 @@ class Registry:
             check_digest(body, version, "manifest")
             return body, media_type, version
         return body, media_type, f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+    def digest_of(self, version: str) -> str | None:
+        """The digest of a manifest or index by tag, None where the registry does not tell it.
+
+        It is the registry's word, and to be checked with what it gives. Raises ImageFault where
+        nobody answers.
+        """
+        accept = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+        with self.asked("HEAD", f"manifests/{quote(version, safe=':')}", accept) as answer:
+            if answer.status != 200:
+                return None  # An answer to HEAD says not why: who asks for all of it is told.
+            digest = answer.headers.get("Docker-Content-Digest", "")
+        return digest if _DIGEST.fullmatch(digest) else None
 
     def small_blob(self, digest: str, most: int) -> bytes:
         """A blob that is not a layer. Raises ImageFault."""

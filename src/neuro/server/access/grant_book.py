@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from neuro.domain.permissions import PUBLIC, Permission
 from neuro.server.access import grant_tables
-from neuro.server.access.grants import Grants, held_by
+from neuro.server.access.grants import Grant, Grants, Held, held_by
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Topic
@@ -35,8 +36,12 @@ class GrantBook:
         now: Callable[[], datetime],
         max_held: int = MAX_HELD,
         peers: Peers | None = None,
+        everybodys: Sequence[Permission] = (),
     ) -> None:
-        """``peers`` are the other servers of this database."""
+        """``peers`` are the other servers of this database; ``everybodys`` is what all users hold
+        by the server's settings.
+        """
+        self._everybodys = [Held(Grant(it.uri, it.action), path=(PUBLIC,)) for it in everybodys]
         self._database = database
         self._peers = peers or Peers()
         self._now = now
@@ -73,7 +78,7 @@ class GrantBook:
     async def _load(self, user: str) -> None:
         def read(connection: Connection) -> tuple[Grants, int]:
             found, number = grant_tables.reachable_at(connection, user)
-            return Grants(held_by(user, found, self._now())), number
+            return Grants([*held_by(user, found, self._now()), *self._everybodys]), number
 
         while True:
             changes = self._changes

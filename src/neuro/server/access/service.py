@@ -17,6 +17,7 @@ from neuro.domain.errors import (
     AlreadyExists,
     Conflict,
     InvalidInput,
+    NotAuthenticated,
     NotFound,
     Unavailable,
 )
@@ -27,12 +28,14 @@ from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import changed, generation, of_subject
+from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity, JobIdentity, RegistryIdentity, ServiceIdentity
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.access.people import person_of
+from neuro.server.access.scopes import Scope, scoped
 from neuro.server.access.service_accounts import ServiceAccounts
 from neuro.server.access.sharing import Sharing, unknown, users_of
-from neuro.server.access.tokens import TokensInUse, digest_of_token
+from neuro.server.access.tokens import SignedToken, TokensInUse, digest_of_token
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Topic
 
@@ -41,6 +44,8 @@ log = structlog.get_logger("neuro.access")
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
 PUSH_TOKEN_LIFE = timedelta(hours=12)  # an engine shows it at the end of a push again
 IMAGE_TOKEN_LIFE = timedelta(hours=1)  # an engine shows it with each layer that it pulls
+# A client asks for the next one when it is over; what has begun with it goes on.
+SCOPED_TOKEN_LIFE = timedelta(minutes=5)
 MAX_LABEL = 256
 JOBS_AT_ONCE = 500  # whose tokens are looked for
 ALL_TOKENS = "*"  # is no token's id
@@ -61,13 +66,16 @@ class AccessService:
         cluster: str,
         now: Callable[[], datetime] = _now,
         peers: Peers | None = None,
+        everybodys: Sequence[Permission] = (),
     ) -> None:
-        """``peers`` are the other servers of this database."""
+        """``peers`` are the other servers of this database; ``everybodys`` is what all users hold
+        by the server's settings.
+        """
         self._database = database
         self._peers = peers or Peers()
         self._cluster = cluster
         self._now = now
-        self.book = GrantBook(database, now, peers=self._peers)
+        self.book = GrantBook(database, now, peers=self._peers, everybodys=everybodys)
         self.sharing = Sharing(database, self.book, now)
         self._in_use = TokensInUse(database, key, now, self.book.seen)
         self.service_accounts = ServiceAccounts(database, self.book, cluster, self._of_account, now)
@@ -96,15 +104,23 @@ class AccessService:
         while (grants := self.book.known(signed.user)) is None:
             await self.book.of(signed.user)
             signed = await self._in_use.find(token)  # It may have ended since.
-        if signed.images or signed.named:
-            only = grants.only_of("image") if signed.images else grants.only(signed.named)
-            return RegistryIdentity(signed.user, only, signed.token_id, signed.expires_at)
-        if signed.job is None:
-            kind = ServiceIdentity if signed.is_service else Identity
-            return kind(signed.user, grants, signed.token_id, signed.expires_at)
-        return JobIdentity(
-            signed.user, grants, signed.token_id, signed.expires_at, job_id=signed.job
-        )
+        identity = _identity(signed, grants)
+        return identity if signed.scope is None else scoped(identity, signed.scope)
+
+    async def scoped_token(self, token: str, wanted: Scope) -> tuple[str, Scope, datetime]:
+        """A short-lived token for what its owner may do of ``wanted``, what that is, and its end.
+
+        Raises NotAuthenticated, also where ``token`` is such a one itself: it would live on.
+        """
+        identity = await self.authenticate(token)
+        signed = await self._in_use.find(token)
+        if signed.scope is not None:
+            raise NotAuthenticated(
+                "This token was made of another one: show that one to get the next."
+            )
+        scope = wanted.cut(identity.allows)
+        text, expires_at = self._in_use.sign_scoped(signed, scope, SCOPED_TOKEN_LIFE)
+        return text, scope, expires_at
 
     async def identity_of(self, user: str) -> Identity:
         """A user with all their present permissions: for what the server does in their name.
@@ -384,3 +400,15 @@ def _check_not_last(connection: Connection, name: str) -> None:
             f"{name} is the last administrator, without whom nobody could add users: make"
             " another one first, with `neuro admin add-user --admin NAME`."
         )
+
+
+def _identity(signed: SignedToken, grants: Grants) -> Identity:
+    """Who shows a token, as what they hold makes them."""
+    user, token_id, until = signed.user, signed.token_id, signed.until or signed.expires_at
+    if signed.images or signed.named:
+        only = grants.only_of("image") if signed.images else grants.only(signed.named)
+        return RegistryIdentity(user, only, token_id, until)
+    if signed.job is None:
+        kind = ServiceIdentity if signed.is_service else Identity
+        return kind(user, grants, token_id, until)
+    return JobIdentity(user, grants, token_id, until, job_id=signed.job)

@@ -21,6 +21,7 @@ from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.domain.users import Token
 from neuro.server.access import tables
 from neuro.server.access.grant_tables import generation
+from neuro.server.access.scopes import Scope
 from neuro.server.database.engine import Database
 from neuro.server.log import Seldom
 
@@ -29,6 +30,7 @@ log = structlog.get_logger("neuro.access")
 ALGORITHM = "HS256"
 # What is kept is small, and dropped whole.
 MAX_CACHED_TOKENS = 4096
+_TOLD = ("image", "images", "pushes", "scope", "until")  # by some tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class SignedToken:
     user is a service account.
 
     With one that names images nothing can be done but pull ``pulls`` and push ``pushes``; with one
-    for all ``images`` nothing but pull and push them.
+    for all ``images`` nothing but pull and push them. One with a ``scope`` was made of another
+    token, which is good ``until`` then; its id is that one's, so both are revoked together.
     """
 
     user: str
@@ -48,6 +51,8 @@ class SignedToken:
     images: bool = False
     pulls: ResourceURI | None = None
     pushes: ResourceURI | None = None
+    scope: Scope | None = None
+    until: datetime | None = None
 
     @property
     def named(self) -> list[Permission]:
@@ -105,9 +110,23 @@ class TokensInUse:
             "jti": secrets.token_hex(16),
             "exp": int((self._now() + life).timestamp()),
         }
-        named = (("image", pulls), ("pushes", pushes))
-        claims.update({name: str(image) for name, image in named if image is not None})
+        claims |= _naming(pulls, pushes)
         return jwt.encode({"alg": ALGORITHM}, claims, self._key)
+
+    def sign_scoped(self, of: SignedToken, scope: Scope, life: timedelta) -> tuple[str, datetime]:
+        """The text of a token that is made of another one, kept nowhere, and when it expires."""
+        expires_at = min(self._now().replace(microsecond=0) + life, of.expires_at)
+        claims: dict[str, Any] = {
+            "identity": of.user,
+            "jti": of.token_id,
+            "exp": int(expires_at.timestamp()),
+            "until": int(of.expires_at.timestamp()),
+            "scope": scope.as_claims(),
+        }
+        claims |= _naming(of.pulls, of.pushes)
+        if of.images:
+            claims["images"] = True
+        return jwt.encode({"alg": ALGORITHM}, claims, self._key), expires_at
 
     async def find(self, token: str) -> SignedToken:
         """What the text of a token says. Raises NotAuthenticated, Unavailable."""
@@ -137,9 +156,15 @@ class TokensInUse:
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         if expires_at <= self._now():
             raise NotAuthenticated(f"This token has expired: {new_login(user)}")
+        scope = until = None
+        if claims["scope"] is not None:
+            scope = Scope.of_claims(claims["scope"])
+            until = datetime.fromtimestamp(claims["until"], UTC)
         pulls, pushes = (_image(claims.get(name)) for name in ("image", "pushes"))
         if pulls is not None or pushes is not None:
-            return SignedToken(user, token_id, expires_at, pulls=pulls, pushes=pushes)
+            return SignedToken(
+                user, token_id, expires_at, pulls=pulls, pushes=pushes, scope=scope, until=until
+            )
         digest = digest_of_token(token)
         images = claims.get("images") is True
 
@@ -147,9 +172,14 @@ class TokensInUse:
             found = tables.find_token(connection, token_id)
             known, job_id, is_service = found or (None, None, False)
             number = generation(connection)
-            if known != digest or job_id in self._jobs_over:
+            # What is kept is the digest of the token that one with a scope was made of.
+            is_known = known == digest if scope is None else known is not None
+            if not is_known or job_id in self._jobs_over:
                 return None, number
-            signed = SignedToken(user, token_id, expires_at, job_id, is_service, images=images)
+            signed = SignedToken(
+                user, token_id, expires_at, job_id, is_service,
+                images=images, scope=scope, until=until,
+            )  # fmt: skip
             return signed, number
 
         while True:
@@ -175,12 +205,17 @@ class TokensInUse:
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
             kept = {name: claims[name] for name in ("identity", "jti", "exp")}
-            told = {name: claims.get(name) for name in ("image", "images", "pushes")}
+            told = {name: claims.get(name) for name in _TOLD}
             return {**kept, **told}
         except (JoseError, ValueError, KeyError):
             raise NotAuthenticated(
                 f"This token is not one of this server's: {new_login()}"
             ) from None
+
+
+def _naming(pulls: ResourceURI | None, pushes: ResourceURI | None) -> dict[str, str]:
+    named = (("image", pulls), ("pushes", pushes))
+    return {name: str(image) for name, image in named if image is not None}
 
 
 def _image(claim: object) -> ResourceURI | None:

@@ -81,7 +81,11 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
     if isinstance(error, TooSlow):
         response.force_close()
     if error.status == 401:
-        response.headers[hdrs.WWW_AUTHENTICATE] = challenge(route.proofs if route else (TOKEN,))
+        response.headers[hdrs.WWW_AUTHENTICATE] = (
+            route.challenge(request, error)
+            if route is not None and route.challenge is not None
+            else challenge(route.proofs if route else (TOKEN,))
+        )
     if "Upgrade" in request.headers:
         # A WebSocket client sees only the headers of a refused handshake
         # (docs/reference/wire-protocol.md#websockets).

@@ -17,7 +17,13 @@ from typing import Any, TypeGuard, get_origin, get_type_hints
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain, new_login
+from neuro.domain.errors import (
+    InvalidInput,
+    NotAuthenticated,
+    NotPlain,
+    PlatformError,
+    new_login,
+)
 from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity, RegistryIdentity
@@ -41,6 +47,7 @@ from neuro.server.threads import working_for
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]
+Challenge = Callable[[web.Request, PlatformError], str]
 
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
@@ -71,7 +78,8 @@ class Route:
     asked ``inside`` the handler or its service.
 
     ``proofs`` are the ways to say who calls, that which a stranger is told of first; ``errors`` is
-    the form of its errors. ``section`` is of the page of the wire protocol, if it has one.
+    the form of its errors. ``challenge`` writes ``WWW-Authenticate`` of an answer of 401 where that
+    is more than the name of a proof. ``section`` is of the wire protocol's page, if it has one.
     ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
     ``names_files``: its path holds names of files, in which the handler allows what the file
     system does. ``probe``: whoever watches the server asks it, so it is answered however much
@@ -88,6 +96,7 @@ class Route:
     inside: str | None = None
     proofs: Sequence[Proof] = (TOKEN,)
     errors: ErrorForm = OURS
+    challenge: Challenge | None = None
     section: str | None = None
     streams: str | None = None
     body: Any = None
@@ -150,6 +159,7 @@ class Routes:
     inside: str | None = None
     proofs: Sequence[Proof] = (TOKEN,)
     errors: ErrorForm = OURS
+    challenge: Challenge | None = None
 
     def add(
         self,
@@ -199,6 +209,7 @@ class Routes:
                     inside=inside,
                     proofs=self.proofs,
                     errors=errors or self.errors,
+                    challenge=self.challenge,
                     section=section,
                     streams=streams,
                     body=hints.get("body"),

@@ -189,6 +189,7 @@ async def start_jobs(
         lambda preset: offers.disk_of(preset, means.disk),
         image_token=access.image_token,
         registry=registry,
+        mirrors=frozenset(one.registry for one in settings.images.mirrors),
     )
     grace = settings.stop_grace_seconds
     reconciler = Reconciler(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from neuro.domain.images import (
     in_registry,
     is_builder_image,
     is_executor_image,
+    is_host_image,
     own_image,
 )
 from neuro.domain.jobs import Container, ContainerRequest, Volume
@@ -23,6 +24,7 @@ from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines import base
 from neuro.engines.base import PullCredentials, RunSpec
+from neuro.engines.images.references import mirrored
 from neuro.server.access.people import person_of
 from neuro.server.jobs import builders
 from neuro.server.jobs.record import JobRecord, host_label
@@ -61,6 +63,7 @@ class Launcher:
         *,
         image_token: Callable[[str, ResourceURI], str],
         registry: str,
+        mirrors: Collection[str] = (),
     ) -> None:
         """``make_token`` issues a token for a job; ``api_url(engine)`` is what jobs call.
 
@@ -68,7 +71,7 @@ class Launcher:
         it, with all that belongs to it, so that the executor's image needs nothing but the name.
         ``disk_of(preset)`` is how many bytes of private files a job may have, 0 for no limit.
         ``image_token(user, image)`` allows to pull an image of the platform's, from the host
-        ``registry``.
+        ``registry``, which has those of the registries ``mirrors`` as well.
         """
         self._cluster = cluster
         self._files = files
@@ -78,6 +81,7 @@ class Launcher:
         self._disk_of = disk_of
         self._image_token = image_token
         self._registry = registry
+        self._mirrors = mirrors
 
     async def check_volumes(self, owner: str, container: ContainerRequest) -> list[str]:
         """Make the folders of read-write volumes that are missing; a sentence about each.
@@ -230,6 +234,8 @@ class Launcher:
         # By its host, too, it is the registry's to say who may have it: the daemon, which may have
         # it already, gives it to everybody.
         image = in_registry(record.specification.container.image, self._registry)
+        if self._mirrors and not _is_ours(image) and (path := mirrored(image, self._mirrors)):
+            image = f"image:/{path}"
         own = own_image(image, cluster=self._cluster, user=record.owner)
         if own is None:
             return image, None
@@ -254,6 +260,16 @@ class Launcher:
         if path is not None and is_executor_image(spec.container.image):
             given["PATH"] = f"{self._commands}:{path}"
         return {**spec.container.env, **given}
+
+
+def _is_ours(image: str) -> bool:
+    """Whether an image is one that is in no public registry, whatever its name looks like."""
+    return (
+        image.startswith("image:")
+        or is_host_image(image)
+        or is_executor_image(image)
+        or is_builder_image(image)
+    )
 
 
 def _given(record: JobRecord) -> dict[str, str]:

@@ -316,6 +316,10 @@ class Incoming:
         self._is_over = True
         self._store.discard(self.upload_id)
 
+    def reader(self) -> int:
+        """Another descriptor of the same bytes, for the caller to close."""
+        return os.dup(self._fd)
+
     def close(self) -> None:
         """Let go; what has arrived stays, to be continued."""
         if not self._is_over:

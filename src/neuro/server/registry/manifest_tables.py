@@ -64,6 +64,21 @@ def find_manifest(connection: Connection, path: str, reference: str) -> KeptMani
     return None if row is None else KeptManifest(*row)
 
 
+def find_naming(connection: Connection, path: str, digest: str) -> bytes | None:
+    """The content of a manifest of a repository that names a digest."""
+    return connection.execute(
+        select(manifests.c.content)
+        .join_from(repositories, references, references.c.repository_id == repositories.c.id)
+        .join(
+            manifests,
+            (manifests.c.repository_id == references.c.repository_id)
+            & (manifests.c.digest == references.c.manifest),
+        )
+        .where(repositories.c.path == path, references.c.digest == digest)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
 def put_manifest(
     connection: Connection,
     repository_id: int,

@@ -113,4 +113,11 @@ def parse_manifest(content: bytes, media_type: str, digest: str) -> Manifest:
     )
 
 
+def size_in(content: bytes, digest: str) -> int | None:
+    """How many bytes a blob has by the word of a manifest that was looked at."""
+    found = _decode(content)
+    parts = [*(found.layers or ()), *([found.config] if found.config else ())]
+    return next((part.size for part in parts if part.digest == digest), None)
+
+
 _decode = msgspec.json.Decoder(_Content).decode

@@ -5,21 +5,26 @@ See docs/reference/wire-protocol.md#images.
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import hdrs, web
 
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.access.proofs import BASIC, TOKEN
+from neuro.server.access.scopes import OutOfScope, ScopedIdentity
 from neuro.server.http.bodies import read_json
 from neuro.server.http.error_forms import OCI
 from neuro.server.http.file_answers import content_range, requested_range, send_part
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
 from neuro.server.http.streams import BYTES
 from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.fetches import Fetch
 from neuro.server.registry.manifest_tables import KeptManifest
 from neuro.server.registry.manifests import MAX_MANIFEST, OCI_INDEX, Descriptor
+from neuro.server.registry.mirrors import Mirrors
 from neuro.server.registry.names import (
     Repository,
     is_digest,
@@ -28,6 +33,7 @@ from neuro.server.registry.names import (
     parse_tag,
 )
 from neuro.server.registry.service import PAGE, RegistryService
+from neuro.server.registry.token_routes import ask_for_token
 from neuro.server.registry.upload_routes import add_upload_routes
 
 V2 = "/v2"
@@ -72,9 +78,9 @@ class ReferrersIndex(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = OCI_INDEX
 
 
-def registry_routes(service: RegistryService) -> list[Routes]:
+def registry_routes(service: RegistryService, mirrors: Mirrors) -> list[Routes]:
     """The routes below ``/v2/``: those that ask for a token, and those of uploads that go on."""
-    api = Routes("registry", proofs=(BASIC, TOKEN), errors=OCI)
+    api = Routes("registry", proofs=(BASIC, TOKEN), errors=OCI, challenge=ask_for_token)
 
     def need(action: Action) -> Need:
         async def ask(call: Call) -> Repository:
@@ -93,7 +99,7 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def catalog(call: Call, query: PageOf) -> web.Response:
         """The repositories that the caller may read, by name."""
         limit = _limit(query)
-        found = await service.catalog(call.identity, query.last, limit + 1)
+        found = await service.catalog(_lister(call.identity), query.last, limit + 1)
         return _page(call, Catalog(found[:limit]), found, limit)
 
     @api.add("GET", NAME + "/tags/list", needs=need(Action.READ), section=SECTION)
@@ -119,12 +125,16 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     @api.add("HEAD", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
     async def look_at_manifest(call: Call) -> web.Response:
         """Whether there is a manifest, and its digest."""
-        return answered(await service.look_at_manifest(call.found, _reference(call)))
+        reference = _reference(call)
+        await mirrors.bring_manifest(call.found, reference)
+        return answered(await service.look_at_manifest(call.found, reference))
 
     @api.add("GET", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
     async def get_manifest(call: Call) -> web.Response:
         """A manifest by a tag or a digest."""
-        return answered(await service.manifest(call.found, _reference(call)))
+        reference = _reference(call)
+        await mirrors.bring_manifest(call.found, reference)
+        return answered(await service.manifest(call.found, reference))
 
     def answered(found: KeptManifest) -> web.Response:
         headers = {hdrs.CONTENT_TYPE: found.media_type, DIGEST: found.digest, **OCI.headers}
@@ -170,7 +180,9 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def look_at_blob(call: Call) -> web.Response:
         """Whether a repository has a blob, and how large it is."""
         digest = parse_digest(call.segment("digest"))
-        size = await service.blob_size(call.found, digest)
+        size = await mirrors.size_of_blob(call.found, digest)
+        if size is None:
+            size = await service.blob_size(call.found, digest)
         return web.Response(headers={**_blob_headers(digest), hdrs.CONTENT_LENGTH: str(size)})
 
     @api.add(
@@ -179,6 +191,12 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def get_blob(call: Call) -> web.StreamResponse:
         """A blob, or the part of it that Range asks for."""
         digest = parse_digest(call.segment("digest"))
+        fetch = await mirrors.bring_blob(call.found, digest)
+        if fetch is not None:
+            fd = None if hdrs.RANGE in call.request.headers else await fetch.begun()
+            if fd is not None:
+                return await _send_coming(call, service, fetch, fd)
+            await fetch.whole()
         blob = await service.open_blob(call.found, digest)
         try:
             headers = _blob_headers(digest)
@@ -205,6 +223,41 @@ def registry_routes(service: RegistryService) -> list[Routes]:
         await service.remove_blob(call.found, parse_digest(call.segment("digest")))
 
     return [api, *add_upload_routes(api, service, need)]
+
+
+async def _send_coming(
+    call: Call, service: RegistryService, fetch: Fetch, fd: int
+) -> web.StreamResponse:
+    """A blob while it comes, of which ``fd`` is closed then.
+
+    Where it comes to nothing the connection ends before its last byte.
+    """
+    try:
+        answer = web.StreamResponse(headers=_blob_headers(fetch.digest))
+        answer.content_length = fetch.size
+        sent = 0
+        while True:
+            # Where nothing has come yet, an error is an answer of its own.
+            piece = await fetch.piece(service.in_thread, fd, sent)
+            if not answer.prepared:
+                await answer.prepare(call.request)
+            if not piece:
+                break
+            sent += len(piece)
+            await answer.write(piece)
+        await answer.write_eof()
+        return answer
+    finally:
+        os.close(fd)
+
+
+def _lister(caller: Identity) -> Identity:
+    """As who the list of all repositories is made. Raises OutOfScope."""
+    if not isinstance(caller, ScopedIdentity):
+        return caller
+    if not caller.good_for.lists:
+        raise OutOfScope("This token is not for the list of repositories: get one that is.")
+    return caller.unscoped()
 
 
 def _reference(call: Call) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import TooManyRequests, Unavailable
+from neuro.domain.errors import NotFound, NotPermitted, TooManyRequests, Unavailable
 from neuro.domain.images import ImageQuota
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
@@ -313,8 +314,12 @@ class RegistryService:
     ) -> bool:
         """Let the repository have a blob of another one that the caller may read.
 
-        ``source`` None: of any such. False where there is none, or its file is not there.
+        ``source`` None: of any such. False where there is none, or its file is not there. Raises
+        OutOfScope where they may read the source, and their token is not for it.
         """
+        if source is not None:
+            with suppress(NotFound, NotPermitted):
+                caller.require(source.uri(self.cluster), Action.READ)
 
         def has(connection: Connection) -> bool:
             if source is not None:
