@@ -21,6 +21,7 @@ from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity, PullIdentity
 from neuro.server.access.service import IMAGE_TOKEN_LIFE, PUSH_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
+from neuro.server.jobs.job_secrets import no_secrets
 from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.plan import Draft, Offer, Planned, Refused, plan
 from neuro.server.storage.service import StorageService
@@ -70,6 +71,7 @@ async def spec_of(image: str, folder: Any) -> RunSpec:
         "",
         image_token=lambda user, uri: f"{user} {uri}",
         registry="127.0.0.1:8085",
+        secrets=no_secrets,
     )
     return await launcher.make_spec(accepted.record)
 
