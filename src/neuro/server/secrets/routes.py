@@ -82,12 +82,9 @@ def secret_routes(
         await secrets.restore(call.identity, uri, body.version)
         return (await secrets.versions(call.identity, uri))[0]
 
-    @api.add(
-        "POST",
-        "/api/v1/secrets-rotation",
-        section=SECTION,
-        needs=Need("cluster://{cluster}", Action.MANAGE, ask),
-    )
+    need = Need("cluster://{cluster}", Action.MANAGE, ask)
+
+    @api.add("POST", "/api/v1/secrets-rotation", needs=need, section=SECTION)
     async def rotate_key(call: Call) -> SecretsRotated:
         """Make a new key of secrets, and encrypt every value with it (admins)."""
         require_person(call)

@@ -178,21 +178,23 @@ class Secrets:
         """Raise NotFound unless there are all these secrets, and the caller may use them."""
         for uri in uris:
             owner, key = uri.segments
-            if caller.allows(uri, Action.READ):
-                newest = partial(tables.newest, owner=owner, key=key)
-                if await self._database.read(newest) is not None:
-                    continue
-            raise _missing(uri, await self._near(caller, uri))
+            newest = partial(tables.newest, owner=owner, key=key)
+            is_there = await self._database.read(newest) is not None
+            may = caller.action_on(uri) is not None
+            near = None if is_there and may else await self._near(caller, uri)
+            caller.require(uri, Action.READ, hidden=_missing(uri, near))
+            if not is_there:
+                raise _missing(uri, near)
 
     async def _near(self, caller: Identity, uri: ResourceURI) -> str | None:
         """The secret that was meant, perhaps: one that the caller may see."""
         owner, key = uri.segments
-        shown = caller.scope("secret", self._cluster)
         owners = {owner, caller.user}
         found = await self._database.read(
             partial(tables.listed, owners=owners, limit=2 * MAX_SECRETS)
         )
-        seen = [it.place for it in found if shown.shows(it.place.owner, it.place.key, None)]
+        places = [it.place for it in found]
+        seen = [it for it in places if caller.action_on(self.uri(it.owner, it.key)) is not None]
         names = get_close_matches(key, {place.key for place in seen}, 1)
         if not names:
             return None
@@ -208,7 +210,8 @@ class Secrets:
         Raises NotFound for a secret that is gone or that they may not use any more, Damaged.
         """
         for uri in uris:
-            user.require(uri, Action.READ, hidden=_gone(uri, user.user))
+            if not user.allows(uri, Action.READ):
+                raise _gone(uri, user.user)
 
         def read(connection: Connection) -> dict[ResourceURI, bytes]:
             found = {}
