@@ -23,6 +23,7 @@ neuro server down, server reload, config login, config login-with-token, config 
 neuro config show-token, config docker, config switch-cluster, config token revoke
 neuro admin remove-user, admin add-resource-preset, admin update-resource-preset
 neuro admin remove-resource-preset
+neuro secret add, secret rm, secret restore
 neuro acl revoke, acl add-role, acl remove-role, completion generate, completion patch
 neuro image rm, image size, image digest, image push, image pull, push, pull
 neuro-flow run, logs, cancel, clear-cache, schedule, unschedule, mkvolumes, upload, download

@@ -16,6 +16,7 @@ from neuro.engines.base import (
     Commits,
     EngineFault,
     ExitCause,
+    File,
     NodesChanged,
     NotReady,
     PullCredentials,
@@ -25,6 +26,7 @@ from neuro.engines.base import (
     Waiting,
     WaitReason,
 )
+from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.engine import DockerEngine
 from neuro.engines.docker.settings import DockerSettings
@@ -52,6 +54,23 @@ def test_a_daemon_in_the_place_of_another_is_asked_which_version_it_speaks(versi
 
     assert daemon.info().cores > 0
     assert daemon.image("nobody/knows") is None
+
+
+async def test_a_daemon_is_told_no_secret(runs: Runs, folder: Path) -> None:
+    word = "a-word-that-nobody-says"
+    file = File(target="/keys/one", content=word.encode())
+    script = 'echo "$TOKEN"; exec sleep 1000'
+    ref = await runs.start("sh", "-c", script, secret_env={"TOKEN": word}, files=(file,))
+    await runs.started(ref)
+    assert await runs.says(ref.job_id, b"\n") == f"{word}\n".encode()
+
+    (name,) = docker_daemon.docker(
+        "ps", "--quiet", "--filter", f"label={containers.JOB}={ref.job_id}"
+    ).stdout.split()
+    shown = docker_daemon.docker("inspect", name).stdout
+
+    assert "TOKEN=" in json.loads(shown)[0]["Config"]["Env"]
+    assert word not in shown
 
 
 async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(runs: Runs) -> None:

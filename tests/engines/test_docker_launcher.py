@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,17 +41,20 @@ async def test_an_engine_on_another_processor_is_refused_at_once(
         await DockerEngine(tmp_path / "engine").open()
 
 
+NOTHING: Mapping[str, str] = {}
+
+
 class Launched:
     """A launcher at its door, which is where a container would have it."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *words: str, env: Mapping[str, str] | None = None) -> None:
         self.door = Door(str(folder / "door"))
         # Its door has a fixed place: here in a mount namespace of its own.
         script = f"mount -t tmpfs none /mnt && mkdir -p {launcher_program.FOLDER}"
         script += f' && mount --bind {folder}/door {launcher_program.FOLDER} && exec "$@"'
         program = f"{launcher_program.FOLDER}/{launcher_program.NAME}"
         self.process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", script, "sh", program, *words]
+            ["unshare", "--mount", "sh", "-c", script, "sh", program, *words], env=env
         )
 
     def end(self) -> None:
@@ -60,13 +63,15 @@ class Launched:
         self.door.listener.close()
 
 
-def begun(launched: Launched) -> tuple[int, bytes, tuple[int, str] | None]:
+def begun(
+    launched: Launched, env: Mapping[str, str] = NOTHING
+) -> tuple[int, bytes, tuple[int, str] | None]:
     """Let the command begin: its exit code, what it prints, and why it does not begin."""
     visitor = launched.door.admit("word")
     output, given = os.pipe()
     told, tell = os.pipe()
     stdin = os.open(os.devnull, os.O_RDONLY)
-    process = visitor.give((stdin, given, given), tell, tty=False)
+    process = visitor.give((stdin, given, given), tell, tty=False, env=env)
     assert process not in (visitor.process, 0)
     for fd in (stdin, given, tell):
         os.close(fd)
@@ -102,6 +107,21 @@ def test_it_executes_the_first_place_that_there_is(tmp_path: Path, places: list[
     places.append(Launched(tmp_path, *words, "sh", "-c", "echo $0 $1; exit 7", "a", ""))
 
     assert begun(places[-1]) == (7, b"a\n", None)
+
+
+@pytest.mark.root
+def test_it_gives_its_command_values_in_the_place_of_those_that_are_there(
+    tmp_path: Path, places: list[Launched]
+) -> None:
+    large = "x" * 100_000
+    environment = {"PATH": os.environ["PATH"], "A": "", "AB": "stays", "B": "", "C": "seen"}
+    script = "echo $A $AB $C ${#B} $D; tr '\\0' '\\n' < /proc/$PPID/environ | grep -c key"
+    words = ("word", "/bin/sh", "", "sh", "-c", script)
+    places.append(Launched(tmp_path, *words, env=environment))
+
+    code, said, _ = begun(places[-1], {"B": large, "A": "a=key", "D": "not there"})
+
+    assert (code, said) == (1, b"a=key stays seen 100000\n0\n")
 
 
 @pytest.mark.root

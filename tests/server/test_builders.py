@@ -25,6 +25,7 @@ from neuro.server.access.service import AccessService
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.builders import arguments_of, cache_key, check_places
+from neuro.server.jobs.job_secrets import no_secrets
 from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import Draft, Offer, Planned, Refused, plan
@@ -63,6 +64,7 @@ async def spec_of(folder: Path, image: str = "neuro/builder", **more: Any) -> Ru
         "/opt/neuro/bin",
         image_token=lambda user, uri: "",
         registry="127.0.0.1:8085",
+        secrets=no_secrets,
     )
     return await launcher.make_spec(accepted.record)
 
@@ -242,6 +244,7 @@ async def test_such_a_volume_is_told_when_the_job_is_submitted(tmp_path: Path) -
     launcher = Launcher(
         "default", StorageService(tmp_path, "default"), lambda record: asyncio.sleep(0, ""),
         str, "", image_token=lambda user, uri: "", registry="",
+        secrets=no_secrets,
     )  # fmt: skip
     container = ContainerRequest(image="neuro/builder", volumes=volumes("/usr/lib"))
 

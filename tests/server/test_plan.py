@@ -75,7 +75,7 @@ def test_every_reason_is_told_at_once() -> None:
         "HTTP port 70000",
         "'storage://other/x' is not in cluster",
         "The mount path 'data' must be absolute",
-        "no secrets yet",
+        "'secret:x' is not a full URI",
         "'storage://default/bob/x' was not found",
         "Preset 'none' is unknown",
     ):
@@ -87,7 +87,7 @@ def test_every_reason_is_told_at_once() -> None:
     ("changes", "kind"),
     [
         ({"name": "X"}, InvalidInput),
-        ({"secret_env": {"A": "secret:x"}}, NotSupported),
+        ({"disk_volumes": [{"src_disk_uri": "disk:x", "dst_path": "/d"}]}, NotSupported),
         ({"preset_name": "huge"}, NeverFits),
         ({"image": None}, InvalidInput),
     ],

@@ -122,15 +122,33 @@ def test_image_references_of_every_form_are_taken(image: str) -> None:
     check(request(image=image))
 
 
+def test_what_is_not_there_yet_is_said_plainly() -> None:
+    with pytest.raises(NotSupported, match="yet"):
+        check(request(disk_volumes=[{"src_disk_uri": "disk://default/me/x", "dst_path": "/d"}]))
+
+
+KEY = "secret://default/me/key"
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "said"),
     [
-        {"secret_env": {"A": "secret://default/me/key"}},
-        {"disk_volumes": [{"src_disk_uri": "disk://default/me/x", "dst_path": "/d"}]},
+        ({"secret_env": {"A": "secret:key"}}, "not a full URI"),
+        ({"secret_env": {"A": "storage://default/me/key"}}, "comes from secret:"),
+        ({"secret_env": {"A": "secret://other/me/key"}}, "not in cluster 'default'"),
+        ({"secret_env": {"A": "secret://default/me"}}, "does not name a secret"),
+        ({"secret_env": {"A": "secret://default/me/a/b"}}, "does not name a secret"),
+        ({"secret_env": {"A": "secret://default/me/-"}}, "cannot be a secret's name"),
+        ({"secret_env": {"A=B": KEY}}, "cannot be an environment variable"),
+        ({"secret_env": {"A": KEY}, "env": {"A": ""}}, "'A' is given twice"),
+        ({"secret_env": {f"A{n}": KEY for n in range(65)}}, "64 secrets"),
+        ({"secret_volumes": [{"src_secret_uri": KEY, "dst_path": "k"}]}, "must be absolute"),
+        ({"secret_volumes": [{"src_secret_uri": KEY, "dst_path": "/proc/k"}]}, "the system's"),
+        ({"secret_volumes": [{"src_secret_uri": KEY, "dst_path": "/k"}] * 2}, "Two volumes"),
     ],
 )
-def test_what_is_not_there_yet_is_said_plainly(changes: dict[str, object]) -> None:
-    with pytest.raises(NotSupported, match="yet"):
+def test_secrets_that_no_job_can_have_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
         check(request(**changes))
 
 

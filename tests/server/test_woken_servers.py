@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from neuro.domain.errors import NoSuchJob
 from neuro.domain.jobs import ContainerRequest, JobStatus, LifeSpanChange, Reason
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.fleet.assembly import Fleet
@@ -192,6 +193,10 @@ async def no_volumes(owner: str, container: ContainerRequest) -> list[str]:
     return []
 
 
+async def no_secrets(caller: Identity, container: ContainerRequest) -> None:
+    pass
+
+
 def service_of(server: Server) -> JobService:
     database, changes = server.database, server.changes
     leases = Leases(database, "one", server.background, changes)
@@ -206,6 +211,7 @@ def service_of(server: Server) -> JobService:
         {},
         Offer("default", [], "sandbox", "localhost", str),
         check_volumes=no_volumes,
+        check_secrets=no_secrets,
         image_notice=lambda engine, image: None,
         events=JobEvents(server.board),
         damaged=DamagedJobs(database, server.reconciler, 0),

@@ -80,6 +80,7 @@ ADMIN = {
     "add-resource-preset": Entry("neuro.cli.presets:add", "Add a preset."),
     "update-resource-preset": Entry("neuro.cli.presets:update", "Change a preset."),
     "remove-resource-preset": Entry("neuro.cli.presets:remove", "Remove a preset."),
+    "rotate-secret-key": Entry("neuro.cli.secret:rotate_key", "Change the key of secrets."),
 }
 ACL = {
     "grant": Entry("neuro.cli.acl:grant", "Share something with a user, a role or everybody."),
@@ -102,6 +103,13 @@ IMAGE = {
     "rules": Entry("neuro.cli.image.upkeep:rules", "Show or set which tags of an image stay."),
     "quota": Entry("neuro.cli.image.upkeep:quota", "Show or set how much images may take."),
     "gc": Entry("neuro.cli.image.registry:gc", "Show what of images is on the disk, and why."),
+}
+SECRET = {
+    "add": Entry("neuro.cli.secret:add", "Add a secret, or give it a new value."),
+    "ls": Entry("neuro.cli.secret:ls", "List secrets, and which jobs use them."),
+    "rm": Entry("neuro.cli.secret:rm", "Remove secrets."),
+    "history": Entry("neuro.cli.secret:history", "List the versions of a secret."),
+    "restore": Entry("neuro.cli.secret:restore", "Give a secret an earlier value again."),
 }
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),
@@ -167,6 +175,7 @@ def _groups() -> dict[str, click.Group]:
         _group("job", "Jobs: run, watch, stop.", JOB, "neuro job run ubuntu echo hello"),
         _group("storage", "Files on the platform.", STORAGE, "neuro storage ls -l storage:"),
         _group("image", "Images of jobs.", IMAGE, "neuro image ls -l"),
+        _group("secret", "Secrets of jobs.", SECRET, "neuro secret add wandb-token"),
         _group("acl", "Sharing: who may do what.", ACL, "neuro acl ls --shared"),
         _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),
         _group("config", "Who and where you are.", CONFIG, "neuro config show", token=token),

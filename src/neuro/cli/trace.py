@@ -1,4 +1,4 @@
-"""``--trace``: each request and answer as a line on standard error. Tokens never show."""
+"""``--trace``: each request and answer as a line on stderr. Tokens and secrets never show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class TracingTransport:
         _say(f"> {request.method} {request.path}{query}")
         for name, value in request.headers.items():
             _say(f"> {name}: {value}")
-        if isinstance(request.body, bytes):
+        if request.path == "/secrets" and request.body is not None:
+            _say("> (the value of a secret, which is not shown)")
+        elif isinstance(request.body, bytes):
             _say(f"> {request.body[:2000].decode(errors='replace')}")
         started = monotonic()
         try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuro.client.jobs import Jobs
     from neuro.client.permissions import Permissions
     from neuro.client.presets import Presets
+    from neuro.client.secrets import Secrets
     from neuro.client.storage import Storage
     from neuro.client.users import Users
     from neuro.domain.server_config import ServerConfig
@@ -127,6 +128,12 @@ class Client:
         from neuro.client.presets import Presets
 
         return Presets(self)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        from neuro.client.secrets import Secrets
+
+        return Secrets(self)
 
     @cached_property
     def storage(self) -> Storage:

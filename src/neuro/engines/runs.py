@@ -23,7 +23,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """A file of the run's own at an absolute ``target``, such as a secret or a configuration.
 
-    It belongs to the run's user and cannot be written to; ``mode`` is who may read it.
+    It belongs to the run's user and cannot be written to; ``mode`` is who may read it. It lies in
+    memory, and no engine writes its content to a disk.
     """
 
     target: str
@@ -84,6 +85,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     others do. ``person`` is who has to share what there are few of, whichever of their accounts
     the run is of; empty where that is who ``neighbours`` says.
 
+    ``secret_env`` are variables beside those of ``env`` whose values only the run's own processes
+    may have: an engine writes them to no disk, and shows them nobody.
+
     ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
     the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
     that of a job's later runs is: what was sent to the first is not there any more.
@@ -103,6 +107,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint: tuple[str, ...] | None = None
     argv: tuple[str, ...] = ()
     env: dict[str, str] = {}
+    secret_env: dict[str, str] = {}
     working_dir: str | None = None
     hostname: str = "job"
     volumes: tuple[Volume, ...] = ()

@@ -72,6 +72,8 @@ from neuro.server.projects.service import ProjectService
 from neuro.server.registry.assembly import open_images, readable_by_all
 from neuro.server.registry.blobs import IMAGES
 from neuro.server.reload import digest_of
+from neuro.server.secrets.keyring import KeyRing
+from neuro.server.secrets.service import Secrets
 from neuro.server.settings import (
     OWN_FOLDERS,
     Settings,
@@ -167,6 +169,12 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             means,
             access,
             storage,
+            Secrets(
+                database,
+                KeyRing(folder / "keys" / "secrets.key"),
+                settings.cluster,
+                access.identity_of,
+            ),
             background,
             fleet,
             arrivals,
@@ -278,6 +286,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         api_url=lambda engine: address_of(ground.engines[engine].host_address, ground.port),
         registry=ground.registry,
         jobs_domain=ground.jobs_domain,
+        secrets=ground.secrets,
     )
     keep_names(ground.folder, ground.means.names, of_this_machine(settings))
     bakes = BakeServices.of(database, settings.cluster, Hub(ground.fleet.changes.ring))
@@ -295,7 +304,12 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     # In the storage, as all servers see that one; no path of the API leads there.
     folder = storage_folder(settings, ground.folder) / IMAGES
     images = await open_images(stack, database, folder, settings.cluster, settings.images)
-    leaving = [supervision.end_all_of, jobs.service.end_all_of, images.registry.end_all_of]
+    leaving = [
+        supervision.end_all_of,
+        jobs.service.end_all_of,
+        images.registry.end_all_of,
+        ground.secrets.end_all_of,
+    ]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
     return Parts(jobs, projects, bakes, supervision, departures, images)

@@ -18,6 +18,7 @@ from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means
 from neuro.server.projects.service import ProjectService
 from neuro.server.registry.assembly import Images
+from neuro.server.secrets.service import Secrets
 from neuro.server.settings import Settings
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision
@@ -37,6 +38,7 @@ class Ground:
     means: Means
     access: AccessService
     storage: StorageService
+    secrets: Secrets
     background: Background
     fleet: Fleet
     arrivals: Arrivals

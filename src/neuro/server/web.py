@@ -24,6 +24,7 @@ from neuro.server.http.version import version_signal
 from neuro.server.installation.preset_routes import preset_routes
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs.engine_holders import EngineHolders
+from neuro.server.jobs.job_secrets import uses_of
 from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.metrics import watch
@@ -32,6 +33,7 @@ from neuro.server.projects.routes import project_routes
 from neuro.server.registry.routes import registry_routes
 from neuro.server.registry.token_routes import token_routes
 from neuro.server.registry.upkeep_routes import upkeep_routes
+from neuro.server.secrets.routes import secret_routes
 from neuro.server.storage.routes import storage_routes
 
 
@@ -59,6 +61,9 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
         *service_account_routes(ground.access.service_accounts, parts.departures).items,
+        *secret_routes(
+            ground.secrets, installation.cluster, partial(uses_of, jobs.board, installation.cluster)
+        ).items,
         *permission_routes(ground.access.sharing, installation.cluster).items,
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,

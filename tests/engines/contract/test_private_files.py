@@ -268,6 +268,48 @@ async def test_nothing_of_a_file_that_is_given_is_left(runs: Runs, folder: Path)
     await eventually(lambda: not _files_with(folder, b"a-word"), "the file is kept")
 
 
+async def test_a_file_that_is_given_is_in_memory_alone(runs: Runs, folder: Path) -> None:
+    file = File(target="/run/secrets/key", content=b"a-word-that-nobody-says")
+    script = "df -T /run/secrets/key | tail -1 | tr -s ' ' | cut -d' ' -f2; exec sleep 1000"
+
+    ref = await runs.start("sh", "-c", script, files=(file,))
+    await runs.started(ref)
+
+    assert await runs.says(ref.job_id, b"\n") == b"tmpfs\n"
+    # The memory may be mounted below the folder until the run has its own mount.
+    await eventually(lambda: not _files_with(folder, b"a-word"), "the file is on the disk")
+
+
+async def test_a_secret_variable_is_the_runs_alone(runs: Runs, folder: Path) -> None:
+    word, large = "a-word-that-nobody-says", "x" * 60_000
+    values = {"TOKEN": word, "LARGE": large, "WITH": "a=b\nc"}
+    script = 'echo "$TOKEN ${#LARGE} $PLAIN"; exec sleep 1000'
+
+    ref = await runs.start(
+        "sh", "-c", script, env={"PLAIN": "seen"}, secret_env=values, stdin=False
+    )
+    await runs.started(ref)
+    assert await runs.says(ref.job_id, b"\n") == f"{word} 60000 seen\n".encode()
+    _, seen, _ = await runs.execute(ref, "sh", "-c", 'echo "$TOKEN ${#LARGE} $WITH"')
+
+    assert seen == f"{word} 60000 a=b\nc\n".encode()
+    having = {pid for pid in _pids() if word.encode() in _part(pid, "environ")}
+    assert {_part(pid, "comm") for pid in having} == {b"sleep\n"}
+    assert not [pid for pid in _pids() if word.encode() in _part(pid, "cmdline")]
+    assert not _files_with(folder, word.encode())
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _part(pid: str, name: str) -> bytes:
+    """What /proc says of a process; nothing of one that is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""
+
+
 def _files_with(folder: Path, text: bytes) -> list[str]:
     """Files that are not the job's output, while some of them go."""
     found = []

@@ -295,6 +295,7 @@ async def _give(
     uris = [f"{scheme}://default/{owner.name}" for scheme in ("job", "storage", "flow")]
     uris += [f"role://{owner.name}", f"user://{ids['account_role']}"]
     uris.append(f"image://default/{owner.name}")
+    uris.append(f"secret://default/{owner.name}")
     if who == "stranger":
         return {}
     if who == "clerk":
@@ -305,6 +306,7 @@ async def _give(
         uris = [f"storage://default/{owner.name}", f"job://default/{owner.name}/{ids['job_name']}"]
         uris.append(f"flow://default/{owner.name}/{ids['project']}")
         uris.append(f"image://default/{owner.name}/first")
+        uris.append(f"secret://default/{owner.name}/{ids['secret']}")
         schemes = ("job", "flow", "image")
         others = [f"{scheme}://default/{ids['bystander']}/second" for scheme in schemes]
         await _share(admin, to, others, action)
@@ -360,9 +362,9 @@ async def _bake(client: Client, project: str) -> dict[str, str]:
     }
 
 
-async def _speaking_job(client: Client) -> tuple[str, str]:
+async def _speaking_job(client: Client, **options: Any) -> tuple[str, str]:
     """A job, and the token that it was given."""
-    job = await submit(client, f"sh -c '{SAYS}; sleep 1000'", pass_config=True)
+    job = await submit(client, f"sh -c '{SAYS}; sleep 1000'", pass_config=True, **options)
     return job.id, await token_of(client, job)
 
 
@@ -401,13 +403,20 @@ async def _things(client: Client) -> tuple[dict[str, str], str]:
     await client.permissions.add_role(f"{client.user}/team")
     token = await client.users.create_token(client.user, label="spare")
     others = await submit(client, "true", name="second")
-    speaker, job_token = await _speaking_job(client)
+    mark = secrets.token_hex(4)
+    secret, second_secret = f"shown-{mark}", f"hidden-{mark}"
+    for key in (secret, second_secret):
+        await client.secrets.put(key, b"value")
+    uri = f"secret://default/{client.user}/{secret}"
+    speaker, job_token = await _speaking_job(client, secret_env={"A": uri})
     job = await running(client, "sleep 1000", name="first")
     opened = await running(client, "sleep 1000", name="open")
     await client.permissions.share(
         f"job://default/{client.user}/{opened.id}", "public", Action.WRITE
     )
     ids = baked | {
+        "secret": secret,
+        "second_secret": second_secret,
         "open_job": opened.id,
         "project": project.id,
         "project_name": "first",

@@ -85,7 +85,13 @@ class Row:
         return self.method != "GET" or self.socket
 
 
-_SCHEMES = {"jobs": "job", "monitoring": "job", "v2": "image", "images": "image"}
+_SCHEMES = {
+    "secrets": "secret",
+    "jobs": "job",
+    "monitoring": "job",
+    "v2": "image",
+    "images": "image",
+}
 LOGIN, READ, WRITE, MANAGE = Takes.LOGIN, Takes.READ, Takes.WRITE, Takes.MANAGE
 OWNER, SELF, ADMIN = Takes.OWNER, Takes.SELF, Takes.ADMIN
 CONFIGS = {"workspace": "/ws", "flow_config_id": "f"}
@@ -103,6 +109,7 @@ def rows(ids: Mapping[str, str]) -> list[Row]:
         *_of_users(ids),
         *_of_presets(ids),
         *_of_jobs(ids),
+        *_of_secrets(ids),
         *_of_files(ids),
         *_of_images(ids),
         *_of_flows(ids),
@@ -227,6 +234,26 @@ def _of_jobs(ids: Mapping[str, str]) -> list[Row]:
 
 def _saved(image: str) -> dict[str, object]:
     return {"container": {"image": image}}
+
+
+def _of_secrets(ids: Mapping[str, str]) -> list[Row]:
+    secrets, of_owner = "/secrets", f"?owner={ids['user']}"
+    one = {"key": ids["secret"]}
+    uri = f"secret://default/{ids['user']}/{ids['secret']}"
+    value = {"value": "dmFsdWU="}
+    uses = {"image": "x", "command": "true", "secret_env": {"A": uri}}
+    file = {"src_secret_uri": uri, "dst_path": "/key"}
+    mounts = {"image": "x", "command": "true", "secret_volumes": [file]}
+    return [
+        Row("GET", secrets, READ, lists=True),
+        Row("POST", secrets, LOGIN, body={"key": "own", **value}),
+        Row("POST", secrets, WRITE, body={**one, **value, "owner": ids["user"]}),
+        Row("GET", secrets + "/{key}/versions", READ, of_owner, at=one),
+        Row("POST", secrets + "/{key}/restore", WRITE, of_owner, {"version": 1}, at=one),
+        Row("POST", "/secrets-rotation", ADMIN, of="cluster", by_person=True),
+        Row("POST", "/jobs", READ, body=uses, of="secret"),
+        Row("POST", "/jobs", READ, body=mounts, of="secret"),
+    ]
 
 
 def _of_files(ids: Mapping[str, str]) -> list[Row]:
@@ -371,6 +398,13 @@ def _endings(ids: Mapping[str, str]) -> list[Row]:
             "/v2/{name}/manifests/{reference}",
             WRITE,
             at={"name": ids["repository"], "reference": "v1"},
+        ),
+        Row(
+            "DELETE",
+            "/secrets/{key}",
+            MANAGE,
+            f"?owner={ids['user']}",
+            at={"key": ids["secret"]},
         ),
         Row("POST", "/monitoring/jobs/{job}/kill", WRITE, body={}),
         Row("DELETE", "/jobs/{job}", WRITE),

@@ -10,7 +10,6 @@ from neuro.engines.docker.launcher_program import FOLDER
 from neuro.engines.docker.order import Mount, Order
 from neuro.engines.docker.volumes import Volumes
 from neuro.engines.sandbox import layout
-from neuro.engines.sandbox.mounts import write_file
 
 _PRIVATE = "layers"  # of a run's folder: what goes when the run is over
 
@@ -36,10 +35,13 @@ class Belongings:
             _check_target(one.target)
             source = self._volumes.mount(one.source, one.target, read_only=one.read_only)
             mounts.append(Mount(source, one.target, one.read_only))
-        for number, file in enumerate(self._order.spec.files):
+        files = self._order.spec.files
+        for file in files:
             _check_target(file.target)
-            write_file(f"{self._here}/file-{number}", file.content, file.mode)
-            mounts.append(Mount(f"{self._there}/file-{number}", file.target, True))
+        sources = self._volumes.files([(file.content, file.mode) for file in files])
+        mounts += [
+            Mount(source, file.target, True) for source, file in zip(sources, files, strict=True)
+        ]
         return mounts
 
     def release(self) -> None:

@@ -116,6 +116,8 @@ def container_body(
     """A run's container, whose first process is ``command``."""
     env = {"TERM": "xterm-256color", **spec.env} if spec.tty else dict(spec.env)
     env[VISIBLE] = visible(spec.gpus)
+    # The launcher puts the values in: the daemon would write them to its disk, and tell them.
+    env |= dict.fromkeys(spec.secret_env, "")
     network = network_of(installation, spec.neighbours)
     endpoint: dict[str, Any] = {}
     if spec.neighbours:

@@ -13,7 +13,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from neuro.engines.docker import launcher_program
 from neuro.engines.sandbox import layout
@@ -77,10 +77,14 @@ class Visitor:
         if not self.process:
             raise OSError(0, "the containers' processes cannot be seen from here")
 
-    def give(self, streams: Sequence[int], word: int, *, tty: bool) -> int:
-        """Let the command begin on its streams; its process. Raises OSError."""
+    def give(self, streams: Sequence[int], word: int, *, tty: bool, env: Mapping[str, str]) -> int:
+        """Let the command begin on its streams; its process. Raises OSError.
+
+        ``env`` are values for variables that its environment has already.
+        """
         flags = launcher_program.WITH_TERMINAL if tty else 0
-        socket.send_fds(self.connection, [bytes([flags])], [*streams, word])
+        said = [bytes([flags]), *(f"{name}={value}\0".encode() for name, value in env.items())]
+        socket.send_fds(self.connection, said, [*streams, word])
         _, process, _ = self._hear(1)
         if not process:
             raise OSError(0, "the command cannot be seen from here")

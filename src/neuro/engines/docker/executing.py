@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from neuro.engines.docker import door, making
 from neuro.engines.docker.api import Daemon
@@ -19,8 +19,11 @@ def execute(
     entrance: door.Door,
     command: tuple[Sequence[str], bool],
     streams: tuple[int, int, int],
+    env: Mapping[str, str],
 ) -> int:
     """Start ``command``, an argv and whether it has a terminal; its process. Raises OSError.
+
+    ``env`` are values for variables of the run that the daemon does not have.
 
     The loop is told of its end. The run's output waits meanwhile: this takes a tenth of a second.
     """
@@ -32,7 +35,7 @@ def execute(
     try:
         if tty:
             os.fchown(streams[1], visitor.user, -1)
-        process = visitor.give(streams, tell, tty=tty)
+        process = visitor.give(streams, tell, tty=tty, env=env)
     except OSError:
         visitor.close()
         os.close(told)

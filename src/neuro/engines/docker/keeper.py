@@ -188,7 +188,9 @@ class Keeper:
         word = self._begun.open()
         stdin, output = self._outlet.inner
         try:
-            command = visitor.give((stdin, output, output), word, tty=self._spec.tty)
+            command = visitor.give(
+                (stdin, output, output), word, tty=self._spec.tty, env=self._spec.secret_env
+            )
         finally:
             os.close(word)
         self._processes.begin(command)
@@ -396,4 +398,7 @@ class Keeper:
         """Start a command inside, as ``execution`` needs it. Returns its pid, raises OSError."""
         assert self._made is not None
         assert self._door is not None
-        return executing.execute(self._loop, self._daemon, self._made, self._door, command, streams)
+        env = self._spec.secret_env
+        return executing.execute(
+            self._loop, self._daemon, self._made, self._door, command, streams, env
+        )

@@ -4,10 +4,11 @@ A container engine gives a process two pipes for its output, so the order of wha
 is lost, and its own process copies them. This program is started in the command's place, connects
 to the run's keeper through the one door that the container has to it (``door``), and says a word
 that it was given. The keeper answers with descriptors: standard input, output, errors, and one to
-tell through why the command cannot begin. Then it forks: the child says that it is there, so that
-the keeper knows its number, and becomes the command; the parent buries whatever ends, tells how the
-command ended, waits until that was heard, and ends likewise. In a run's first process, so ends all
-that the run has.
+tell through why the command cannot begin, and with variables whose values the daemon must not have:
+of these the environment has the names already, with nothing behind them. Then it forks: the child
+says that it is there, so that the keeper knows its number, and becomes the command; the parent
+buries whatever ends, tells how the command ended, waits until that was heard, and ends likewise. In
+a run's first process, so ends all that the run has.
 
 ``launcher WORD PLACE... '' ARGUMENT...`` executes the first place that there is.
 """
@@ -40,15 +41,15 @@ SOURCE_X86_64 = (
     ("b829000000", "mov eax, 41"),  # socket
     ("0f05", "syscall"),
     ("85c0", "test eax, eax"),
-    ("0f883e010000", "js failed"),
+    ("0f886c010000", "js failed"),
     ("89c3", "mov ebx, eax"),
     ("89df", "mov edi, ebx"),
-    ("488d35d9010000", "lea rsi, [rip+door]"),
+    ("488d3545020000", "lea rsi, [rip+door]"),
     ("ba0f000000", "mov edx, 15"),
     ("b82a000000", "mov eax, 42"),  # connect
     ("0f05", "syscall"),
     ("85c0", "test eax, eax"),
-    ("0f851f010000", "jnz failed"),
+    ("0f854d010000", "jnz failed"),
     ("31d2", "xor edx, edx"),
     ("807c150000", "count: cmp byte ptr [rbp+rdx], 0"),
     ("7404", "je counted"),
@@ -59,9 +60,19 @@ SOURCE_X86_64 = (
     ("b801000000", "mov eax, 1"),
     ("0f05", "syscall"),
     ("4881ec80000000", "sub rsp, 128"),
-    ("488d442430", "lea rax, [rsp+48]"),
+    ("31ff", "xor edi, edi"),
+    ("be00000400", "mov esi, 0x40000"),
+    ("ba03000000", "mov edx, 3"),  # readable and writable
+    ("41ba22000000", "mov r10d, 0x22"),  # private, of no file
+    ("41b8ffffffff", "mov r8d, -1"),
+    ("4531c9", "xor r9d, r9d"),
+    ("b809000000", "mov eax, 9"),  # mmap: room for what the keeper says
+    ("0f05", "syscall"),
+    ("483d00f0ffff", "cmp rax, -4096"),
+    ("0f87ff000000", "ja failed"),
+    ("4889442478", "mov [rsp+120], rax"),
     ("4889442420", "mov [rsp+32], rax"),
-    ("48c744242801000000", "mov qword ptr [rsp+40], 1"),
+    ("48c7442428ffff0300", "mov qword ptr [rsp+40], 0x3ffff"),  # so a zero is behind it
     ("488d442420", "lea rax, [rsp+32]"),
     ("4889442450", "mov [rsp+80], rax"),
     ("48c744245801000000", "mov qword ptr [rsp+88], 1"),
@@ -74,10 +85,10 @@ SOURCE_X86_64 = (
     ("89df", "mov edi, ebx"),
     ("488d742440", "lea rsi, [rsp+64]"),
     ("ba00000040", "mov edx, 0x40000000"),  # MSG_CMSG_CLOEXEC
-    ("b82f000000", "mov eax, 47"),  # recvmsg: one byte, four descriptors
+    ("b82f000000", "mov eax, 47"),  # recvmsg: a byte, variables, four descriptors
     ("0f05", "syscall"),
     ("83f801", "cmp eax, 1"),
-    ("0f859e000000", "jne failed"),
+    ("0f8c9e000000", "jl failed"),
     ("48837c246820", "cmp qword ptr [rsp+104], 32"),
     ("0f8592000000", "jne failed"),
     ("b839000000", "mov eax, 57"),  # fork
@@ -125,7 +136,7 @@ SOURCE_X86_64 = (
     ("bf7d000000", "failed: mov edi, 125"),
     ("ebf2", "jmp leave"),
     ("89df", "command: mov edi, ebx"),
-    ("488d3596000000", "lea rsi, [rip+door]"),
+    ("488d35d4000000", "lea rsi, [rip+door]"),
     ("ba01000000", "mov edx, 1"),
     ("b801000000", "mov eax, 1"),
     ("0f05", "syscall"),
@@ -139,13 +150,35 @@ SOURCE_X86_64 = (
     ("ffc5", "inc ebp"),
     ("83fd03", "cmp ebp, 3"),
     ("75ec", "jne stream"),
-    ("f644243001", "test byte ptr [rsp+48], 1"),
-    ("7413", "jz start"),
+    ("488b442478", "mov rax, [rsp+120]"),
+    ("f60001", "test byte ptr [rax], 1"),
+    ("7413", "jz variables"),
     ("bf01000000", "mov edi, 1"),
     ("be0e540000", "mov esi, 0x540e"),  # TIOCSCTTY: the input need not be one
     ("31d2", "xor edx, edx"),
     ("b810000000", "mov eax, 16"),  # ioctl
     ("0f05", "syscall"),
+    ("488b742478", "variables: mov rsi, [rsp+120]"),
+    ("48ffc6", "inc rsi"),
+    ("803e00", "variable: cmp byte ptr [rsi], 0"),
+    ("742e", "je start"),
+    ("4c89ef", "mov rdi, r13"),
+    ("488b17", "entry: mov rdx, [rdi]"),  # put each in the place of the one with its name
+    ("4883c708", "add rdi, 8"),
+    ("4885d2", "test rdx, rdx"),
+    ("7414", "jz behind"),
+    ("31c9", "xor ecx, ecx"),
+    ("8a040e", "letter: mov al, [rsi+rcx]"),
+    ("3a040a", "cmp al, [rdx+rcx]"),
+    ("75ea", "jne entry"),
+    ("ffc1", "inc ecx"),
+    ("3c3d", "cmp al, '='"),
+    ("75f2", "jne letter"),
+    ("488977f8", "mov [rdi-8], rsi"),
+    ("48ffc6", "behind: inc rsi"),
+    ("807eff00", "cmp byte ptr [rsi-1], 0"),
+    ("75f7", "jne behind"),
+    ("ebcd", "jmp variable"),
     ("bdfeffffff", "start: mov ebp, -2"),
     ("498b3e", "next: mov rdi, [r14]"),
     ("4983c608", "add r14, 8"),
@@ -169,7 +202,7 @@ SOURCE_X86_64 = (
     ("b801000000", "mov eax, 1"),
     ("0f05", "syscall"),
     ("bf7f000000", "mov edi, 127"),
-    ("e953ffffff", "jmp leave"),
+    ("e915ffffff", "jmp leave"),
     ("0100", "door: .short 1"),
     ("2f2e6e6575726f2f646f6f7200", '.asciz "/.neuro/door"'),
 )

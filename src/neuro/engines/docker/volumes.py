@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 
 from neuro.engines.sandbox import identities, kernel, mounts
 
@@ -43,14 +44,30 @@ class Volumes:
         finally:
             os.close(opened)
 
+    def files(self, files: Sequence[tuple[bytes, int]]) -> list[str]:
+        """Where new files, (content, mode), are now, in memory alone. Raises OSError."""
+        if not files:
+            return []
+        os.makedirs(self._folder, exist_ok=True)
+        place = self._new_place()
+        mounts.mount_in_memory(place, sum(len(content) for content, _ in files), len(files))
+        made = [f"{place}/{number}" for number in range(len(files))]
+        for path, (content, mode) in zip(made, files, strict=True):
+            mounts.write_file(path, content, mode)
+        return made
+
+    def _new_place(self) -> str:
+        place = f"{self._folder}/{os.getpid()}-{len(self._places)}"
+        self._places.append(place)
+        return place
+
     def _attach(self, tree: int, *, is_folder: bool) -> str:
         os.makedirs(self._folder, exist_ok=True)
-        place = f"{self._folder}/{os.getpid()}-{len(self._places)}"
+        place = self._new_place()
         if is_folder:
             os.mkdir(place)
         else:
             os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        self._places.append(place)
         opened = os.open(place, os.O_PATH | os.O_CLOEXEC)
         try:
             kernel.attach(tree, opened)

@@ -364,7 +364,7 @@ def _request(spec: RunSpec, storage: Storage | None, default: Sequence[str]) -> 
         job_id=spec.job_id,
         run=spec.run,
         argv=argv,
-        env=dict(spec.env),
+        env={**spec.env, **spec.secret_env},
         working_dir=spec.working_dir or "/",
         hostname=spec.hostname[:64] or "job",
         mounts=mounts,

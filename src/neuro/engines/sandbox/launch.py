@@ -295,10 +295,10 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) 
                 trees.append(mounts.volume(opened, target, block.volumes, read_only=read_only))
             finally:
                 os.close(opened)
-        for number, (target, content, mode) in enumerate(request.files):
-            path, file = f"{layers}/file-{number}", base64.b64decode(content)
-            volumes.append((target, False))
-            trees.append(mounts.own_file(path, file, mode, block))
+        if request.files:
+            volumes += [(target, False) for target, _, _ in request.files]
+            files = [(base64.b64decode(content), mode) for _, content, mode in request.files]
+            trees += mounts.own_files(layers, files, block)
         if request.cache:
             volumes.append((nesting.CACHE, True))
             trees.append(mounts.cache(request.cache, block))

@@ -7,19 +7,69 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.kernel import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 
+_PAGE = 65_536  # the largest that machines have
 
-def own_file(path: str, content: bytes, mode: int, block: Block) -> int:
-    """A mount of a new file that the run is given, for its first process alone. Raises OSError."""
-    write_file(path, content, mode)
-    block.give(path)
-    return _of(kernel.copy_tree(path), ATTR_RDONLY)
+
+def own_files(folder: str, files: Sequence[tuple[bytes, int]], block: Block) -> list[int]:
+    """A mount of each new file, (content, mode), that the run is given. Raises OSError.
+
+    They are secrets, so they are in memory alone, for as long as the run has them: ``folder`` is
+    where that is mounted meanwhile.
+    """
+    place, trees = f"{folder}/given", list[int]()
+    with in_memory(place, sum(len(content) for content, _ in files), len(files)):
+        try:
+            for number, (content, mode) in enumerate(files):
+                path = f"{place}/{number}"
+                write_file(path, content, mode)
+                block.give(path)
+                trees.append(_of(kernel.copy_tree(path), ATTR_RDONLY))
+        except BaseException:
+            for tree in trees:
+                os.close(tree)
+            raise
+    return trees
+
+
+@contextmanager
+def in_memory(place: str, size: int, files: int) -> Iterator[None]:
+    """A new folder ``place`` in memory, for so many files and bytes of them. Raises OSError.
+
+    It is gone from there afterwards, and what was mounted of it meanwhile stays.
+    """
+    mount_in_memory(place, size, files)
+    try:
+        yield
+    finally:
+        kernel.unmount(place)
+        os.rmdir(place)
+
+
+def mount_in_memory(place: str, size: int, files: int) -> None:
+    """Make the folder ``place``, and mount memory there for so many files. Raises OSError."""
+    os.mkdir(place, 0o700)
+    pages = 1 + files + size // _PAGE
+    options = f"mode=0700,size={pages * _PAGE},nr_inodes={files + 16}"
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    try:
+        try:
+            kernel.mount("tmpfs", place, "tmpfs", flags, f"{options},noswap")
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # Before Linux 6.4, and for a plain user, memory without swap cannot be had.
+            kernel.mount("tmpfs", place, "tmpfs", flags, options)
+    except BaseException:
+        os.rmdir(place)
+        raise
 
 
 def write_file(path: str, content: bytes, mode: int) -> None:

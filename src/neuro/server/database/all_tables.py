@@ -17,6 +17,7 @@ from neuro.server.jobs import tables as jobs
 from neuro.server.projects import tables as flows
 from neuro.server.registry import tables as registry
 from neuro.server.schedules import tables as schedules
+from neuro.server.secrets import tables as secrets
 
 __all__ = [
     "access",
@@ -35,6 +36,7 @@ __all__ = [
     "presets",
     "registry",
     "schedules",
+    "secrets",
     "tasks",
     "turns",
 ]

@@ -23,7 +23,7 @@ Check = Callable[[Any, str], None]
 # JSON holds a control character as an escape, or (DEL and those of C1) as itself. A body without
 # any of these, which is nearly every one, needs no second look: a million edges cost nothing.
 _SUSPECT = re.compile(rb"\\u00[0189]|\\u007[fF]|\\[bfnrt]|\x7f|\xc2[\x80-\x9f]")
-_PLAIN = (bool, int, float, datetime, timedelta, type(None))
+_PLAIN = (bytes, bool, int, float, datetime, timedelta, type(None))
 
 
 def needs_check(raw: bytes | bytearray) -> bool:

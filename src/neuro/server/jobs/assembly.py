@@ -37,6 +37,7 @@ from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.intents import Intents
+from neuro.server.jobs.job_secrets import JobSecrets
 from neuro.server.jobs.launch import Files, Launcher
 from neuro.server.jobs.offers import EngineOffer, Offered, Offers, offered
 from neuro.server.jobs.others import Others
@@ -47,6 +48,7 @@ from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.saving import JobSaver
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.writer import Writer
+from neuro.server.secrets.service import Secrets
 from neuro.server.settings import Settings, disk_for, presets_for
 from neuro.server.settings_remarks import remarks
 
@@ -165,6 +167,7 @@ async def start_jobs(
     api_url: Callable[[str], str],
     registry: str,
     jobs_domain: str,
+    secrets: Secrets,
 ) -> Jobs:
     """Take over the jobs that there are, and be ready for others. ``stack`` ends all of it.
 
@@ -179,6 +182,7 @@ async def start_jobs(
     tokens = PassedTokens(database, access, board.is_known, background)
     stack.push_async_callback(tokens.close)
     board.listen(tokens.job_changed, own=True)
+    job_secrets = JobSecrets(secrets, access.identity_of, settings.cluster)
     commands = str(Path(sys.prefix) / "bin")
     launcher = Launcher(
         settings.cluster,
@@ -190,6 +194,7 @@ async def start_jobs(
         image_token=access.image_token,
         registry=registry,
         mirrors=frozenset(one.registry for one in settings.images.mirrors),
+        secrets=job_secrets.given,
     )
     grace = settings.stop_grace_seconds
     reconciler = Reconciler(
@@ -240,6 +245,7 @@ async def start_jobs(
             means.usual_engine,
         ),
         check_volumes=launcher.check_volumes,
+        check_secrets=job_secrets.check,
         image_notice=partial(_image_notice, means.kinds, means.without_images),
         events=events,
         damaged=damaged,

@@ -53,6 +53,7 @@ class Board:
         # Of each job that holds its resources, the lane that it has them of.
         self._lane_of: dict[str, Lane] = {}
         self._controls: set[str] = set()
+        self._with_secrets: set[str] = set()
         # How many active jobs each person has; and under whom each job is counted.
         self._jobs_of: Counter[str] = Counter()
         self._counted: dict[str, str] = {}
@@ -106,6 +107,13 @@ class Board:
         """The control jobs."""
         on_board = map(self._records.get, self._controls)
         return (record for record in on_board if record is not None)
+
+    def with_secrets(self) -> Iterator[JobRecord]:
+        """The jobs that use secrets."""
+        for job_id in self._with_secrets:
+            record = self._records.get(job_id) or self._followed.get(job_id)
+            if record is not None:
+                yield record
 
     def jobs_of(self, person: str) -> int:
         """How many active jobs a person has, those on their way to the database included."""
@@ -168,12 +176,16 @@ class Board:
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
             self._controls.add(record.id)
+        container = record.specification.container
+        if container.secret_env or container.secret_volumes:
+            self._with_secrets.add(record.id)
         if record.id not in self._counted:
             person = self._counted[record.id] = person_of(record.owner)
             self._jobs_of[person] += 1
 
     def _uncount(self, record: JobRecord) -> None:
         self._controls.discard(record.id)
+        self._with_secrets.discard(record.id)
         person = self._counted.pop(record.id, None)
         if person is not None:
             self._jobs_of[person] -= 1

@@ -22,7 +22,7 @@ import msgspec
 import neuro
 from neuro.domain.errors import InvalidInput, PlatformError
 from neuro.domain.images import is_builder_image
-from neuro.domain.jobs import Container, ContainerRequest, JobRequest, Volume
+from neuro.domain.jobs import Container, ContainerRequest, JobRequest, SecretVolume, Volume
 from neuro.domain.mounts import place_of
 from neuro.domain.resources import Amount
 from neuro.engines.base import File
@@ -54,6 +54,11 @@ def mistakes(request: JobRequest, container: ContainerRequest) -> Iterator[Platf
         yield InvalidInput(
             "A job that builds images has a login for the registry alone: leave --pass-config out."
         )
+    if container.secret_env:
+        yield InvalidInput(
+            "A job that builds images gets secrets as files alone: mount one below /kaniko/secrets,"
+            " and give it to the build with --secret=id=NAME,src=FILE."
+        )
     if container.entrypoint not in (None, "", _KANIKO):
         yield InvalidInput(
             f"A job in the image {container.image} runs the platform's builder: leave the"
@@ -61,12 +66,12 @@ def mistakes(request: JobRequest, container: ContainerRequest) -> Iterator[Platf
         )
 
 
-def check_places(volumes: Iterable[Volume]) -> None:
-    """Raise InvalidInput for a volume where the builder's own program is.
+def check_places(mounted: Iterable[Volume | SecretVolume]) -> None:
+    """Raise InvalidInput for a volume, or a secret, where the builder's own program is.
 
     None may be within another one either: a link in that could lead anywhere.
     """
-    places = [place_of(volume.dst_path) for volume in volumes]
+    places = [place_of(one.dst_path) for one in mounted]
     for place in places:
         if any(_overlap(each, taken) for each in _names(place) for taken in _program()):
             raise InvalidInput(
@@ -169,7 +174,8 @@ def volumes_of(container: Container) -> dict[str, str]:
 
 def configuration(container: Container, hosts: Iterable[str], token: str) -> tuple[File, ...]:
     """Docker's configuration with a login for the registry, unless a volume brings another one."""
-    if any(_overlap(place_of(volume.dst_path), CONFIG) for volume in container.volumes):
+    mounted: list[Volume | SecretVolume] = [*container.volumes, *container.secret_volumes]
+    if any(_overlap(place_of(one.dst_path), CONFIG) for one in mounted):
         return ()
     login = base64.b64encode(f"token:{token}".encode()).decode()
     auths = {host: {"auth": login} for host in hosts if host}

@@ -27,6 +27,7 @@ from neuro.engines.base import PullCredentials, RunSpec
 from neuro.engines.images.references import mirrored
 from neuro.server.access.people import person_of
 from neuro.server.jobs import builders
+from neuro.server.jobs.job_secrets import Given
 from neuro.server.jobs.record import JobRecord, host_label
 from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
 
@@ -63,6 +64,7 @@ class Launcher:
         *,
         image_token: Callable[[str, ResourceURI], str],
         registry: str,
+        secrets: Callable[[JobRecord], Awaitable[Given]],
         mirrors: Collection[str] = (),
     ) -> None:
         """``make_token`` issues a token for a job; ``api_url(engine)`` is what jobs call.
@@ -71,7 +73,8 @@ class Launcher:
         it, with all that belongs to it, so that the executor's image needs nothing but the name.
         ``disk_of(preset)`` is how many bytes of private files a job may have, 0 for no limit.
         ``image_token(user, image)`` allows to pull an image of the platform's, from the host
-        ``registry``, which has those of the registries ``mirrors`` as well.
+        ``registry``, which has those of the registries ``mirrors`` as well. ``secrets(record)`` are
+        the values of those that a job uses, as they are now.
         """
         self._cluster = cluster
         self._files = files
@@ -82,6 +85,7 @@ class Launcher:
         self._image_token = image_token
         self._registry = registry
         self._mirrors = mirrors
+        self._secrets = secrets
 
     async def check_volumes(self, owner: str, container: ContainerRequest) -> list[str]:
         """Make the folders of read-write volumes that are missing; a sentence about each.
@@ -89,13 +93,13 @@ class Launcher:
         Raises InvalidInput for a read-only volume that is not there, and for one that has no place
         in another one.
         """
-        if not container.volumes:
+        if not container.volumes and not container.secret_volumes:
             return []
         return await self._files.in_turn_of(owner, lambda: self._check_volumes(container))
 
     def _check_volumes(self, container: ContainerRequest) -> list[str]:
         if is_builder_image(container.image):
-            builders.check_places(container.volumes)
+            builders.check_places([*container.volumes, *container.secret_volumes])
         made = []
         for volume in container.volumes:
             uri = storage_uri(volume.src_storage_uri, self._cluster)
@@ -154,7 +158,7 @@ class Launcher:
 
     def _volumes(self, container: Container) -> tuple[base.Volume, ...]:
         if is_builder_image(container.image):
-            builders.check_places(container.volumes)
+            builders.check_places([*container.volumes, *container.secret_volumes])
         return tuple(map(self._volume, container.volumes))
 
     def _volume(self, volume: Volume) -> base.Volume:
@@ -167,7 +171,10 @@ class Launcher:
         )
 
     async def make_spec(self, record: JobRecord) -> RunSpec:
-        """What an engine runs for a record. Raises PlatformError where a volume is gone."""
+        """What an engine runs for a record.
+
+        Raises PlatformError where a volume or a secret is gone.
+        """
         spec = record.specification
         container = spec.container
         if spec.is_builder:
@@ -175,6 +182,8 @@ class Launcher:
         entrypoint, argv = entrypoint_and_argv(container)
         image, pull = self.image_of(record)
         volumes = await self._volumes_of(record)
+        secrets = await self._secrets(record)
+        env = await self._environment(record)
         return RunSpec(
             job_id=record.id,
             run=record.run,
@@ -182,7 +191,9 @@ class Launcher:
             pull=pull,
             entrypoint=entrypoint,
             argv=argv,
-            env=await self._environment(record),
+            env=env,
+            secret_env={name: it for name, it in secrets.env.items() if name not in env},
+            files=secrets.files,
             working_dir=container.working_dir,
             hostname=record.id,
             volumes=volumes,
@@ -206,6 +217,7 @@ class Launcher:
         container, known_as = spec.container, spec.registry
         registry = urlsplit(self._api_url(record.engine)).netloc
         token = await self._make_token(record)
+        secrets = await self._secrets(record)
         return RunSpec(
             job_id=record.id,
             run=record.run,
@@ -215,7 +227,10 @@ class Launcher:
             env={**_given(record), **builders.volumes_of(container)},
             hostname=record.id,
             volumes=await self._volumes_of(record),
-            files=builders.configuration(container, (known_as, registry), token),
+            files=(
+                *builders.configuration(container, (known_as, registry), token),
+                *secrets.files,
+            ),
             tty=container.tty,
             stdin=container.stdin,
             cpu=spec.amount.cpu,

@@ -59,6 +59,7 @@ class JobService:
         offer: Offer,
         *,
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
+        check_secrets: Callable[[Identity, ContainerRequest], Awaitable[None]],
         image_notice: Callable[[str, str], str | None],
         events: JobEvents,
         damaged: DamagedJobs,
@@ -70,7 +71,8 @@ class JobService:
         ``image_notice(engine, image)`` says what a first-time user of an image should know.
 
         ``check_volumes(owner, container)`` says what it made, and raises InvalidInput for a
-        volume that is not there.
+        volume that is not there. ``check_secrets(caller, container)`` raises NotFound for a secret
+        that is not there, or that the caller may not use.
         """
         self._reader = JobReader(database, board, writer)
         self._database = database
@@ -91,6 +93,7 @@ class JobService:
             reconciler,
             offer,
             check_volumes=check_volumes,
+            check_secrets=check_secrets,
             image_notice=image_notice,
             limits=limits or JobLimits(),
             others=others,

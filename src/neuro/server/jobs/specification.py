@@ -22,12 +22,14 @@ from neuro.domain.mounts import mounted_twice, place_of
 from neuro.domain.names import check_job_name, check_known_cluster, check_tags
 from neuro.domain.permissions import Action
 from neuro.domain.resources import GIB, MIB, Amount, Preset, counted
+from neuro.domain.secrets import secret_uri
 from neuro.domain.texts import check_text
 from neuro.domain.uris import ResourceURI, parse_uri
 
 MAX_TEXT = 128 * 1024  # of a command, and of the environment as a whole: well below the kernel's
 MAX_DESCRIPTION = 4096
 MAX_VOLUMES = 64
+MAX_SECRETS = 64  # in the environment, and as files
 MAX_PATH_BYTES = 4096  # of a volume's place, and of the working directory, as the kernel has it
 
 # A control job takes nothing from the capacity, so what it may use is small, and the same for all.
@@ -123,8 +125,7 @@ def _mistakes_of_container(container: ContainerRequest, cluster: str) -> Iterato
         yield InvalidInput(f"HTTP port {container.http.port} is not between 1 and 65535.")
     if container.working_dir is not None:
         yield from raised(_check_working_dir, container.working_dir)
-    if container.secret_env or container.secret_volumes:
-        yield NotSupported("This server has no secrets yet: pass values with --env meanwhile.")
+    yield from _mistakes_of_secrets(container, cluster)
     if container.disk_volumes:
         yield NotSupported("This server has no disks yet: mount a storage: volume meanwhile.")
     yield from _mistakes_of_volumes(container, cluster)
@@ -165,11 +166,36 @@ def _mistakes_of_environment(env: Mapping[str, str]) -> Iterator[PlatformError]:
             yield InvalidInput(f"'{name[:80]}' cannot be an environment variable.")
 
 
+def _mistakes_of_secrets(container: ContainerRequest, cluster: str) -> Iterator[PlatformError]:
+    if len(container.secret_env) > MAX_SECRETS or len(container.secret_volumes) > MAX_SECRETS:
+        yield InvalidInput(
+            f"A job can have {MAX_SECRETS} secrets in its environment, and as many as files."
+        )
+        return
+    yield from _mistakes_of_environment(container.secret_env)
+    for name in container.secret_env.keys() & container.env.keys():
+        yield InvalidInput(f"The variable '{name[:80]}' is given twice: as a secret and without.")
+    for text in container.secret_env.values():
+        yield from raised(secret_uri, text, cluster)
+    for volume in container.secret_volumes:
+        yield from raised(secret_uri, volume.src_secret_uri, cluster)
+        yield from raised(_check_mount_path, volume.dst_path)
+
+
+def secrets_of(container: ContainerRequest | Container, cluster: str) -> list[ResourceURI]:
+    """The secrets that a container uses, each once. Raises InvalidInput."""
+    texts = [
+        *container.secret_env.values(),
+        *(volume.src_secret_uri for volume in container.secret_volumes),
+    ]
+    return list(dict.fromkeys(secret_uri(text, cluster) for text in texts))
+
+
 def _mistakes_of_volumes(container: ContainerRequest, cluster: str) -> Iterator[PlatformError]:
     if len(container.volumes) > MAX_VOLUMES:
         yield InvalidInput(f"A job can have {MAX_VOLUMES} volumes at most.")
         return
-    mounts = []
+    mounts = [(it.src_secret_uri, it.dst_path) for it in container.secret_volumes]
     for volume in container.volumes:
         wrong = list(raised(_check_mount_path, volume.dst_path))
         yield from wrong
@@ -325,6 +351,8 @@ def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str |
         working_dir=container.working_dir,
         env=container.env,
         volumes=container.volumes,
+        secret_env=container.secret_env,
+        secret_volumes=container.secret_volumes,
         http=container.http,
         tty=container.tty,
         stdin=container.stdin,

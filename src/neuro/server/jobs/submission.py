@@ -88,6 +88,7 @@ class Submissions:
         offer: Offer,
         *,
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
+        check_secrets: Callable[[Identity, ContainerRequest], Awaitable[None]],
         image_notice: Callable[[str, str], str | None],
         limits: JobLimits,
         others: Others | None,
@@ -101,6 +102,7 @@ class Submissions:
         self._reconciler = reconciler
         self._offer = offer
         self._check_volumes = check_volumes
+        self._check_secrets = check_secrets
         self._image_notice = image_notice
         self._limits = limits
         self._others = others
@@ -160,6 +162,7 @@ class Submissions:
         planned = plan(draft, caller, self._offer, self._capacities())
         if isinstance(planned, Refused):
             raise planned.error()
+        await self._check_secrets(caller, planned.container)
         notices = await self._check_volumes(caller.user, planned.container)
         record = planned.record
         if (notice := await self._notice(record)) is not None:

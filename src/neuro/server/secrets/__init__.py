@@ -1,0 +1,1 @@
+"""Secrets: values that jobs get and nobody is shown."""
