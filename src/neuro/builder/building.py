@@ -47,7 +47,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Building:
-    """One plan on its way. ``anew`` runs each step, whatever is in the cache."""
+    """One plan on its way. ``anew`` runs each step, whatever is in the cache.
+
+    ``has_made`` says whether a layer was made, and not found.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Building:
         self._held: list[HeldLayer] = []
         self._lock = threading.Lock()
         self._downloads: dict[RemoteFile, Download] = {}
+        self.has_made = False
 
     def close(self) -> None:
         """Give back all layers, and files of URLs."""
@@ -139,6 +143,7 @@ class Building:
             is_linked = isinstance(step, CopyFiles) and step.is_linked
             layer, is_new = self._layer(step, EMPTY if is_linked else below, task)
             self._held.append(layer)
+            self.has_made = self.has_made or is_new
             task.end(cached=not is_new)
             return below.plus(layer, is_linked=is_linked)
         except BaseException as error:

@@ -122,6 +122,8 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
             report.write(summary(pushed, options.destinations))
         else:
             report.write("Built, and not pushed.\n")
+    if not building.has_made:
+        return  # nothing has grown, and somebody waits
     try:
         cache.sweep(_MOST)
         bases.sweep(_MOST)
