@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro.engines.sandbox.builds import Builds
-from neuro.engines.sandbox.probing import PACKAGE_ROOT
+from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
 from tests.engines import made_images
 from tests.engines.harness import MIB, Finished, Runs
 

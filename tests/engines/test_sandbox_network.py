@@ -22,10 +22,10 @@ from neuro.engines.sandbox import (
     SandboxEngine,
     SandboxSettings,
     firewall,
+    interpreter,
     machine,
     nat,
     network,
-    probing,
     resolving,
 )
 from tests.engines.harness import Runs
@@ -352,9 +352,9 @@ def test_without_a_resolver_beyond_loopback_none_may_be_asked(tmp_path: Path) ->
 
 
 def test_a_sleeping_run_holds_nothing_that_only_the_server_needs() -> None:
-    code = f"import sys; sys.path.insert(0, {probing.PACKAGE_ROOT!r})"
+    code = f"import sys; sys.path.insert(0, {interpreter.PACKAGE_ROOT!r})"
     code = f"{code}; import neuro.engines.sandbox.zygote; print(*sys.modules)"
-    command = [*probing.python(), "-c", code]
+    command = [*interpreter.python(), "-c", code]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     assert "neuro.engines.sandbox.supervisor" in loaded

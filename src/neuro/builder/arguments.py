@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import msgspec
@@ -75,8 +74,7 @@ _IGNORED = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True):
     """Where a secret's content is: in a file, or in a variable of the environment."""
 
     file: str = ""
@@ -98,23 +96,22 @@ def volumes(environment: Mapping[str, str]) -> tuple[Volume, ...]:
     return tuple(msgspec.json.decode(environment.get(VOLUMES, "[]"), type=list[Volume]))
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What is to be built, and where it goes."""
 
     context: str = "/workspace"
     dockerfile: str = ""
     destinations: tuple[str, ...] = ()
-    arguments: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, str] = {}
     target: str = ""
     platform: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
-    secrets: dict[str, Secret] = field(default_factory=dict)
+    labels: dict[str, str] = {}
+    secrets: dict[str, Secret] = {}
     push: bool = True
     cache: bool = True
     digest_file: str = ""
     insecure: tuple[str, ...] = ()
-    places: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = {}
     own: tuple[str, str, str] | None = None
     help: bool = False
 

@@ -10,7 +10,8 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -33,10 +34,12 @@ from neuro.domain.images import (
 from neuro.engines.images import manifests
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest
-from neuro.engines.images.pulling import Pull, Resolved
-from neuro.engines.images.reaching import Reach
+from neuro.engines.images.reach import Reach
 from neuro.engines.images.references import Reference, parse
-from neuro.engines.images.store import HeldImage, Store
+
+if TYPE_CHECKING:
+    from neuro.engines.images.pulling import Pull, Resolved
+    from neuro.engines.images.store import HeldImage, Store
 
 _MOST_FOLDERS = 300  # of a base: the rest of what one overlay takes is for steps
 _UNUSED = 30 * 86400.0  # seconds
@@ -124,7 +127,6 @@ class Bases:
         warn: Callable[[str], None],
     ) -> None:
         self._cache = cache
-        self._store = Store(f"{cache.folder}/images")
         self._credentials = credentials
         self._reach = reach
         self._own = own
@@ -132,19 +134,27 @@ class Bases:
         self._found: dict[BaseImage, Base] = {}
 
     def __enter__(self) -> Bases:
-        self._store.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         for base in self._found.values():
             base.close()
 
+    @cached_property
+    def _store(self) -> Store:
+        from neuro.engines.images.store import Store  # many builds start from nothing pulled
+
+        made = Store(f"{self._cache.folder}/images")
+        made.open()
+        return made
+
     def sweep(self, most: int) -> None:
         """Remove images that no build has used for long, the oldest beyond ``most`` bytes.
 
         Raises OSError.
         """
-        self._store.sweep(unused_for=_UNUSED, most=most)
+        if os.path.exists(f"{self._cache.folder}/images"):
+            self._store.sweep(unused_for=_UNUSED, most=most)
 
     @property
     def images(self) -> Mapping[BaseImage, Image]:
@@ -218,6 +228,8 @@ class Bases:
         return tuple(LayerFolder(one, beside.get(one, "")) for one in folders)
 
     def _pull(self, image: BaseImage, reference: Reference, tell: _Tell) -> Pull:
+        from neuro.engines.images.pulling import Pull
+
         wanted = parse_platform(image.platform, Platform()) or Platform()
         platform = manifests.Platform(wanted.os, wanted.architecture, wanted.variant)
         return Pull(
@@ -239,6 +251,8 @@ class Bases:
                 kind = NoSuchImage if fault.kind is FaultKind.NOT_FOUND else BuildFault
                 raise kind(fault.sentence, hint) from None
             self._warn(f"{fault.sentence} What {reference} was before is taken.")
+            from neuro.engines.images.pulling import Resolved
+
             return Resolved(known.manifest, known.body, known.own, known.digest, known.config)
         known = _Known(found.manifest, found.body, found.own, found.digest, found.config)
         self._cache.remember("bases", name, known)

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 
 from neuro.builder.bases import Bases
 from neuro.builder.cache import Cache, Draft, HeldLayer
@@ -40,7 +40,7 @@ from neuro.dockerfile.steps import (
     needs,
 )
 from neuro.engines.images.faults import ImageFault
-from neuro.engines.images.reaching import OUTSIDE, Reach
+from neuro.engines.images.reach import OUTSIDE, Reach
 
 _AT_ONCE = 4  # steps
 _VERSION = "1"  # of what a key stands for: others make layers anew
@@ -50,7 +50,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Building:
     """One plan on its way; its files of URLs are asked for as far as ``reach`` allows.
 
-    ``anew`` runs each step, whatever is in the cache.
+    ``anew`` runs each step, whatever is in the cache. ``has_made`` says whether a
+    layer was made, and not found.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Building:
         self._held: list[HeldLayer] = []
         self._lock = threading.Lock()
         self._downloads: dict[RemoteFile, Download] = {}
+        self.has_made = False
 
     def close(self) -> None:
         """Give back all layers, and files of URLs."""
@@ -89,32 +91,51 @@ class Building:
 
     def run(self) -> Tree:
         """The image's files. Raises BuildFault, and OSError for the machine's trouble."""
-        waiting = {step.number: step for step in self._plan.steps if not isinstance(step, Metadata)}
-        going: dict[Future[Tree], int] = {}
+        waiting: dict[int, AnyStep] = {
+            step.number: step for step in self._plan.steps if not isinstance(step, Metadata)
+        }
+        going: dict[int, threading.Thread] = {}
+        ended: SimpleQueue[tuple[int, Tree | BaseException]] = SimpleQueue()
         failure: BaseException | None = None
-        with ThreadPoolExecutor(_AT_ONCE, "build") as threads:
-            try:
-                while going or (waiting and failure is None):
-                    if failure is None:
-                        for number, step in list(waiting.items()):
-                            if needs(step) <= self._trees.keys():
-                                del waiting[number]
-                                going[threads.submit(self._done, step)] = number
-                    done, _ = wait(going, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        number = going.pop(future)
-                        error = future.exception()
-                        if error is None:
-                            self._trees[number] = future.result()
-                        elif failure is None:
-                            failure = error
-                            self._running.stop()
-            except BaseException:
-                self._running.stop()
-                raise
+        try:
+            while going or (waiting and failure is None):
+                if failure is None:
+                    self._begin(waiting, going, ended)
+                number, result = ended.get()
+                going.pop(number).join()
+                if not isinstance(result, BaseException):
+                    self._trees[number] = result
+                elif failure is None:
+                    failure = result
+                    self._running.stop()
+        except BaseException:
+            self._running.stop()
+            for thread in going.values():
+                thread.join()
+            raise
         if failure is not None:
             raise failure
         return EMPTY if self._plan.result is None else self._trees[self._plan.result]
+
+    def _begin(
+        self,
+        waiting: dict[int, AnyStep],
+        going: dict[int, threading.Thread],
+        ended: SimpleQueue[tuple[int, Tree | BaseException]],
+    ) -> None:
+        """Begin as many steps as may go at once, of those that have all they need."""
+
+        def one(step: AnyStep) -> None:
+            try:
+                ended.put((step.number, self._done(step)))
+            except BaseException as error:
+                ended.put((step.number, error))
+
+        ready = [step for step in waiting.values() if needs(step) <= self._trees.keys()]
+        for step in ready[: _AT_ONCE - len(going)]:
+            del waiting[step.number]
+            going[step.number] = thread = threading.Thread(target=one, args=(step,), name="build")
+            thread.start()
 
     def _done(self, step: AnyStep) -> Tree:
         """One step. Raises StepFailed."""
@@ -126,6 +147,7 @@ class Building:
             is_linked = isinstance(step, CopyFiles) and step.is_linked
             layer, is_new = self._layer(step, EMPTY if is_linked else below, task)
             self._held.append(layer)
+            self.has_made = self.has_made or is_new
             task.end(cached=not is_new)
             return below.plus(layer, is_linked=is_linked)
         except BaseException as error:

@@ -24,11 +24,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -99,8 +97,7 @@ class HeldLayer:
         self._lock.close()
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """A layer that is being made: ``files`` is its folder, ``work`` an empty one beside it."""
 
     place: str
@@ -154,7 +151,7 @@ class Cache:
             found = None if anew else self.find(key)
             if found is not None:
                 return found, False
-            identity = secrets.token_hex(16)
+            identity = os.urandom(16).hex()
             lock = locks.shared(self._lock(identity))
             try:
                 place = self._fill(identity, fill)
@@ -246,7 +243,7 @@ class Cache:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[str]:
         """An empty folder that goes afterwards. Raises OSError."""
-        name = secrets.token_hex(16)
+        name = os.urandom(16).hex()
         with locks.shared(self._lock(name)) as lock:
             place = f"{self.folder}/drafts/{name}"
             os.mkdir(place, 0o700)
@@ -365,7 +362,7 @@ class Cache:
             remove(f"{self.folder}/trash/{name}")
 
     def _throw_away(self, path: str) -> None:
-        trash = f"{self.folder}/trash/{secrets.token_hex(8)}"
+        trash = f"{self.folder}/trash/{os.urandom(8).hex()}"
         try:
             os.rename(path, trash)
         except FileNotFoundError:
@@ -410,7 +407,7 @@ def write_small(path: str, value: msgspec.Struct) -> None:
 
     What a power loss leaves of it is not read: layers of another boot count only once settled.
     """
-    draft = f"{path}.{secrets.token_hex(4)}"
+    draft = f"{path}.{os.urandom(4).hex()}"
     with open(draft, "xb") as file:
         file.write(msgspec.json.encode(value))
     os.rename(draft, path)

@@ -12,7 +12,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from neuro.builder.faults import BuildFault
 from neuro.builder.modes import changed, owner
@@ -31,8 +32,7 @@ _PIECE = 1 << 20
 _MOST_NAMES = 2000  # of a folder that are compared with one that is missing
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(msgspec.Struct, frozen=True):
     """A file of a URL that is here: ``time`` is when it changed there, in nanoseconds.
 
     It stays until ``lock`` is closed.
@@ -44,8 +44,7 @@ class Download:
     time: int = 0
 
 
-@dataclass(frozen=True)
-class Selected:
+class Selected(msgspec.Struct, frozen=True):
     """What is copied: ``found`` in its view, with its links followed where they name a source."""
 
     found: Found

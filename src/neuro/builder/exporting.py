@@ -7,7 +7,6 @@ only asked for, and the same build makes the same image.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -27,9 +26,8 @@ from neuro.engines.images import records
 from neuro.engines.images.composing import OCI_MANIFEST, Composed, digest_of
 from neuro.engines.images.faults import ImageFault
 from neuro.engines.images.manifests import Descriptor
-from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
-from neuro.engines.images.reaching import Reach
+from neuro.engines.images.reach import Reach
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.registry_client import Registry
 
@@ -71,6 +69,10 @@ class OfLayer:
         return OfFile(self._file).read(offset)
 
     def _pack(self) -> Packed:
+        import tempfile  # a layer that was pushed once is packed already
+
+        from neuro.engines.images.packing import Part, pack
+
         with tempfile.TemporaryFile(dir=self._folder, buffering=_MIB) as file, ExitStack() as stack:
             folder = os.open(self._layer.folder.files, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, folder)

@@ -11,13 +11,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import IO
+
+import msgspec
+from msgspec.structs import replace
 
 from neuro.builder.faults import BuildFault
 from neuro.builder.views import Found, LayerFolder, View
-from neuro.engines.images.extracting import OPAQUE
 from neuro.engines.images.limits import Limits
+from neuro.engines.images.places import OPAQUE
 from neuro.engines.images.records import Recorder
 from neuro.engines.sandbox.removal import remove_beside
 
@@ -28,8 +30,7 @@ _HIGHEST_ID = 65_535
 NEW_FOLDER = 0o755
 
 
-@dataclass(frozen=True)
-class Dress:
+class Dress(msgspec.Struct, frozen=True):
     """What a file has besides its content. ``time`` is in nanoseconds; None leaves it as it is."""
 
     mode: int

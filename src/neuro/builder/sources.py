@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from neuro.builder.faults import BuildFault
 from neuro.engines.sandbox import kernel
@@ -20,8 +21,7 @@ _NEVER = ("/cache", "/dev", "/kaniko/.docker", "/proc", "/run", "/sys")
 _HINT = "Mount it as a volume, such as --volume=URI:/kaniko/context:ro."
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True):
     """``volumes`` are those that commands see. ``is_job`` is False where all may be read."""
 
     volumes: Sequence[str] = ()

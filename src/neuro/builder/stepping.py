@@ -22,17 +22,19 @@ from __future__ import annotations
 import base64
 import json
 import os
-import selectors
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from neuro.builder import uppers
-from neuro.engines.sandbox.probing import PACKAGE_ROOT, python
+from neuro.engines.sandbox.interpreter import PACKAGE_ROOT, python
+
+if TYPE_CHECKING:
+    import subprocess
 
 STDOUT, STDERR = 1, 2
 _PORTION = 64 << 10
@@ -46,8 +48,7 @@ class StepFault(Exception):
     """The command could not be run at all; the sentence is for whoever builds the image."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bind:
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
     """What is at ``source`` in the job, or in a tree of ``layers``, at an absolute ``target``.
 
     With ``layers`` (lowest first; ``host`` as in ``StepRun``) the source is a path below their
@@ -63,16 +64,14 @@ class Bind:
     host: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """An empty folder in memory at ``target``, of ``size`` bytes; 0 for half of the machine's."""
 
     target: str
     size: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True, kw_only=True):
     """A file at ``target`` that is in memory only, with this mode and owner (ids in the image)."""
 
     target: str
@@ -85,8 +84,7 @@ class Secret:
 Mount = Bind | Memory | Secret
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepRun:
+class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     """What to run.
 
     ``layers`` are folders as overlayfs has them, the lowest first; with ``host`` they lie on the
@@ -103,7 +101,7 @@ class StepRun:
     upper: Path
     work: Path
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     working_dir: str = "/"
     user: str = ""
     host: bool = False
@@ -152,6 +150,8 @@ def run_step(step: StepRun, stop: Stop | None = None) -> int:
     that the image does not know: why is in the output. Raises StepFault where the root cannot be
     made, with the reason.
     """
+    import subprocess  # no build needs it whose steps are all cached
+
     stop = stop or Stop()
     with ExitStack() as stack:
         order = stack.enter_context(open(os.memfd_create("step"), "r+b", buffering=0))
@@ -239,6 +239,8 @@ def _order(step: StepRun) -> dict[str, Any]:
 
 def _pass_on(process: subprocess.Popen[bytes], output: Callable[[int, bytes], None]) -> None:
     """Pass on what it prints, until nobody of the step can print any more."""
+    import selectors
+
     assert process.stdout is not None
     assert process.stderr is not None
     with selectors.DefaultSelector() as selector, process.stdout, process.stderr:

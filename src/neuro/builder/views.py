@@ -12,14 +12,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Self
+
+import msgspec
+from msgspec.structs import replace
 
 from neuro.dockerfile.copying import Entry
 from neuro.dockerfile.ignore import TOP, IgnoreMatcher, Verdict
 from neuro.engines.images import records
-from neuro.engines.images.extracting import OPAQUE
-from neuro.engines.images.places import is_whiteout
+from neuro.engines.images.places import OPAQUE, is_whiteout
 from neuro.engines.images.records import Beside
 from neuro.engines.sandbox import kernel
 
@@ -32,8 +33,7 @@ _KEPT = ("user.", "security.capability")
 _OVERLAY = "user.overlay."
 
 
-@dataclass(frozen=True)
-class LayerFolder:
+class LayerFolder(msgspec.Struct, frozen=True):
     """A layer's folder, and the file that says more of what is in it, if there is one.
 
     ``at`` is where in the tree it lies, "" for the top: what lower layers have there is hidden.
@@ -44,8 +44,7 @@ class LayerFolder:
     at: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Something in a view: in which of its layers, the highest being 0.
 
     ``is_stored``: it comes from the platform's storage, which keeps of a mode whether a file can be
@@ -78,13 +77,12 @@ class Found:
         return stat.S_ISREG(self.status.st_mode)
 
 
-@dataclass(slots=True)
-class _Top:
+class _Top(msgspec.Struct):
     """The open folder of a layer."""
 
     fd: int
     layer: LayerFolder
-    beside: dict[bytes, Beside] | None = field(default=None)
+    beside: dict[bytes, Beside] | None = None
 
     def is_below(self, path: str) -> bool:
         """Whether all of the layer lies below a path, and none of it at it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from neuro.dockerfile.lines import SPACES
 from neuro.dockerfile.substitution import (
@@ -37,8 +38,7 @@ class ExpansionError(Exception):
         self.work = 0  # as of ``Expanded``
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(msgspec.Struct, frozen=True):
     """What an expansion leaves as it is."""
 
     escape: str = "\\"
@@ -49,19 +49,21 @@ class Style:
     keep_unset: bool = False
 
 
-@dataclass(slots=True)
-class Expanded:
+_PLAIN = Style()
+
+
+class Expanded(msgspec.Struct):
     """The word, what it splits into, and which names it asked for."""
 
     text: str
     words: list[str]
-    used: set[str] = field(default_factory=set)
-    unset: set[str] = field(default_factory=set)
+    used: set[str] = set()
+    unset: set[str] = set()
     work: int = 0
     """Places of values that patterns looked at."""
 
 
-def expand(word: str, variables: Mapping[str, str], style: Style = Style()) -> Expanded:
+def expand(word: str, variables: Mapping[str, str], style: Style = _PLAIN) -> Expanded:
     """Expand all variables of a word. Raises ExpansionError.
 
     >>> expand("${name:-world}/$x", {"x": "1"}).text

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from neuro.dockerfile.globs import BadPattern, compiled, has_wildcards, ignore_regex
 from neuro.dockerfile.lines import SPACES
@@ -29,8 +30,7 @@ def names_of_ignore_file(dockerfile: str) -> tuple[str, str]:
     return f"{dockerfile}.dockerignore", ".dockerignore"
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """One line. ``keeps``: it begins with ``!``, and takes files back in."""
 
     text: str
@@ -87,8 +87,7 @@ def single_patterns(texts: Iterable[str]) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What the lines say of a path. ``groups`` is for what lies below it."""
 
     ignored: bool

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from neuro.domain.problems import Position, Problem, Source
 
@@ -38,8 +39,7 @@ class Span(NamedTuple):
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """An instruction's whole text, put together from the lines of the file that hold it."""
 
     text: str

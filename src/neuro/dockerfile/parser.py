@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from neuro.dockerfile.instructions import INSTRUCTIONS
 from neuro.dockerfile.lines import Line, Lines

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from neuro.dockerfile.expansion import Expanded, ExpansionError, Style, expand
 from neuro.dockerfile.reading import shortened
@@ -21,8 +22,7 @@ class Abandoned(Exception):
     """An instruction cannot be planned; the problem is noted."""
 
 
-@dataclass(slots=True)
-class Expander:
+class Expander(msgspec.Struct):
     """Expands words, and notes what is wrong with them at their places."""
 
     escape: str
@@ -75,12 +75,11 @@ class Expander:
         return self.fail(wrong.message, at, wrong.hint)
 
 
-@dataclass(slots=True)
-class Variables:
+class Variables(msgspec.Struct):
     """What a stage's words can use. ``env`` is in the order of the last change."""
 
-    env: dict[str, str] = field(default_factory=dict)
-    declared: list[tuple[str, str]] = field(default_factory=list)
+    env: dict[str, str] = {}
+    declared: list[tuple[str, str]] = []
     """The stage's ARGs, with the value that each had then."""
     _snapshot: dict[str, str] | None = None
 

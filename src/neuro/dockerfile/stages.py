@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from neuro.dockerfile.platforms import Platform, parse_platform
 from neuro.dockerfile.scope import Abandoned, Expander
@@ -18,14 +19,13 @@ _MOST_NAMES = 50
 _LONGEST_NAME = 100
 
 
-@dataclass(slots=True)
-class Place:
+class Place(msgspec.Struct):
     """A stage in the graph. ``base`` is an earlier stage, an image, or None for scratch."""
 
     stage: Stage
     base: int | BaseImage | None
     platform: Platform | None
-    instructions: list[Instruction] = field(default_factory=list)
+    instructions: list[Instruction] = []
     """Those of the base's ONBUILD first, once they are known."""
     has_triggers: bool = False
 

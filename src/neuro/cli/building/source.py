@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from neuro.cli.building.wanted import Wanted
 from neuro.cli.context import Context
@@ -23,8 +24,7 @@ from neuro.domain.uris import ResourceURI
 _STORAGE = "storage:"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Where the context is, and what of it goes to the storage.
 
     ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` are files that are not in the

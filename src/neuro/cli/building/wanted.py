@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from neuro.cli.context import Context
 from neuro.domain.errors import InvalidInput
@@ -21,8 +22,7 @@ class SecretFile(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a person wants to be built.
 
     ``context`` is a folder of this machine, or a storage URI; ``dockerfile`` a path in it, or on

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from neuro.client.storage import globs, local, remote
 from neuro.client.storage.calls import Calls
-from neuro.client.storage.download import Downloader
 from neuro.client.storage.filters import Filter
 from neuro.client.storage.local import LocalFile, LocalFolder, Odd
 from neuro.client.storage.transfer import Outcome, Progress, Silent, Tally
@@ -27,6 +26,7 @@ from neuro.domain.uris import ResourceURI, complete_uri
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
+    from neuro.client.storage.download import Downloader
 
 URI = str | ResourceURI
 LocalPath = str | os.PathLike[str]
@@ -343,6 +343,8 @@ class Storage:
         resume: bool,
         keep_newer: bool = False,
     ) -> Downloader:
+        from neuro.client.storage.download import Downloader  # most commands only send
+
         return Downloader(
             self._calls,
             self._client.transport,

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from neuro.engines.images import tar
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
 from neuro.engines.images.limits import Limits, check_spare
-from neuro.engines.images.places import HIDDEN, Places, is_whiteout, open_folder, parts_of
+from neuro.engines.images.places import HIDDEN, OPAQUE, Places, is_whiteout, open_folder, parts_of
 from neuro.engines.images.records import Recorder
 from neuro.engines.sandbox.removal import remove_beside
 
-OPAQUE = "user.overlay.opaque"
 _OPAQUE_MARK = b".wh..opq"  # behind the first ".wh."
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

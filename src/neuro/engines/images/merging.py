@@ -12,8 +12,7 @@ import os
 import stat
 from collections.abc import Collection
 
-from neuro.engines.images.extracting import OPAQUE
-from neuro.engines.images.places import is_whiteout, open_folder
+from neuro.engines.images.places import OPAQUE, is_whiteout, open_folder
 from neuro.engines.sandbox.removal import remove_beside
 
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

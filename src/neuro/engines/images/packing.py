@@ -16,10 +16,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from neuro.engines.images import compression, tar, tar_writing
-from neuro.engines.images.extracting import OPAQUE
 from neuro.engines.images.faults import refused, shown
 from neuro.engines.images.limits import Limits
-from neuro.engines.images.places import HIDDEN, is_whiteout, open_folder
+from neuro.engines.images.places import HIDDEN, OPAQUE, is_whiteout, open_folder
 from neuro.engines.images.records import Beside
 
 LEVEL = 1  # of isal, which has 0 to 3

@@ -27,6 +27,7 @@ _HOW = struct.pack(
 _KEPT_OPEN = 128
 _MOST_LINKS = 40  # as the kernel
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPAQUE = "user.overlay.opaque"  # what marks a folder of a layer that hides the lower ones'
 HIDDEN = b".wh."  # what marks in a layer's archive that a lower layer's file is hidden
 
 

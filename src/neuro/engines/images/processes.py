@@ -14,7 +14,7 @@ from typing import Any
 
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.stopping import Stop, Stopped
-from neuro.engines.sandbox.probing import PACKAGE_ROOT, python
+from neuro.engines.sandbox.interpreter import PACKAGE_ROOT, python
 
 _START = (
     # First above all places, so that none is overwritten before it is copied.

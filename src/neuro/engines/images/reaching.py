@@ -11,23 +11,19 @@ from __future__ import annotations
 import base64
 import http.client
 import ipaddress
-import json
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from neuro.engines.images.faults import ImageFault, refused, shown
-from neuro.engines.sandbox import network
-from neuro.engines.sandbox.firewall import METADATA, METADATA6
+from neuro.engines.images.reach import Reach
 
-_METADATA = tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
 _OF_JOBS = ipaddress.ip_network("10.0.0.0/8")  # that have networks of their own
-_VARIABLE = "NEURO_BUILD_REACH"
 _TRIE, _IPV6 = "/proc/net/fib_trie", "/proc/net/if_inet6"
 
 
@@ -44,37 +40,6 @@ class Place:
         """As people write it in an image's name."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Which registries are asked by http (``insecure``), and which places nobody is asked at.
-
-    These are the addresses of this machine and of its link, and the networks ``closed``; only the
-    registries ``local`` may be there. Registries are as people write them in an image's name.
-    """
-
-    insecure: Collection[str] = ()
-    local: Collection[str] = ()
-    closed: Collection[str] = ()
-
-
-OUTSIDE = Reach()  # where nobody says more
-
-
-def plain(*registries: str) -> Reach:
-    """Registries that are asked by http, and that may be on this machine."""
-    return Reach(insecure=registries, local=registries)
-
-
-def as_environment(reach: Reach) -> dict[str, str]:
-    """What tells a run that builds images, whose environment nobody else writes."""
-    return {_VARIABLE: json.dumps({name: sorted(one) for name, one in vars(reach).items()})}
-
-
-def of_environment(environment: Mapping[str, str]) -> Reach:
-    """What ``as_environment`` told."""
-    return Reach(**json.loads(environment.get(_VARIABLE, "{}")))
 
 
 def place_of(url: str) -> Place:
@@ -99,9 +64,19 @@ def is_own(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
-    if special or any(ip in one for one in _METADATA):
+    if special or any(ip in one for one in _metadata()):
         return True
+    from neuro.engines.sandbox import network  # a build at the platform's registry needs none of it
+
     return (ip in _OF_JOBS and network.exists(str(ip))) or ip in _addresses()
+
+
+@cache
+def _metadata() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Where clouds tell their machines what they are."""
+    from neuro.engines.sandbox.firewall import METADATA, METADATA6
+
+    return tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
 
 
 def _addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
@@ -136,6 +111,8 @@ def connection_to(place: Place, seconds: float, reach: Reach) -> http.client.HTT
         plain = http.client.HTTPConnection(place.host, place.port, timeout=seconds)
         return guard(plain, place, reach)
     context = ssl.create_default_context()
+    from urllib.request import getproxies, proxy_bypass
+
     proxy = getproxies().get("https", "")
     if not proxy or proxy_bypass(place.host):
         direct = http.client.HTTPSConnection(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -130,7 +129,7 @@ class Shelves:
 
     def take_away(self, path: str) -> str | None:
         """Take something out of sight; where it is now, if it was there."""
-        trash = f"{self.folder}/trash/{secrets.token_hex(8)}"
+        trash = f"{self.folder}/trash/{os.urandom(8).hex()}"
         try:
             os.rename(path, trash)
         except FileNotFoundError:
@@ -171,7 +170,7 @@ def hexadecimal(digest: str) -> str:
 
 def write_small(path: str, value: msgspec.Struct) -> None:
     """Put a small file in its place, whole or not at all."""
-    draft = f"{path}.{secrets.token_hex(4)}"
+    draft = f"{path}.{os.urandom(4).hex()}"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:

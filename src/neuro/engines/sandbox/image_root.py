@@ -11,11 +11,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from neuro.engines.sandbox import inside, kernel
 from neuro.engines.sandbox.kernel import MS_NODEV, MS_NOSUID
-from neuro.engines.sandbox.userland import Userland
+
+TYPE_CHECKING = False  # what a step of a build begins with is loaded for each
+if TYPE_CHECKING:
+    from neuro.engines.sandbox.userland import Userland
 
 _PLACE = "/mnt"  # of the berth's root: nothing has run in it yet
 _SIZE = "mode=0755,size=1m,nr_inodes=4k"
@@ -26,8 +29,7 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GIVEN = ("hosts", "hostname", "resolv.conf")  # of the berth's /etc, which has those of the run
 
 
-@dataclass(frozen=True)
-class Own:
+class Own(NamedTuple):
     """The run's own layers: ``uppers`` are names in the tree ``private``.
 
     Without that tree they are kept in ``memory`` bytes, as the file system of the engine's folder

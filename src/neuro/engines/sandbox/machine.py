@@ -17,6 +17,7 @@ from neuro.engines.sandbox import (
     firewall,
     hierarchies,
     identities,
+    interpreter,
     layout,
     leftovers,
     nat,
@@ -324,9 +325,9 @@ def pasta_network(settings: SandboxSettings) -> Network:
 
 def _calling(call: str) -> list[str]:
     """A command that calls a function of ``network``."""
-    found = f"import sys; sys.path.insert(0, {probing.PACKAGE_ROOT!r});"
+    found = f"import sys; sys.path.insert(0, {interpreter.PACKAGE_ROOT!r});"
     text = f"{found}from neuro.engines.sandbox import network;network.{call}"
-    return [*probing.python(), "-c", text]
+    return [*interpreter.python(), "-c", text]
 
 
 def _try(command: list[str]) -> str | None:

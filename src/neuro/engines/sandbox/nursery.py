@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from neuro.engines.base import EngineFault, NotReady
-from neuro.engines.sandbox import layout, probing, wire
+from neuro.engines.sandbox import interpreter, layout, wire
 from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.taking import take_streams
 
@@ -95,7 +95,7 @@ class Nursery:
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        command = [*probing.python(), "-c", _START.format(root=probing.PACKAGE_ROOT)]
+        command = [*interpreter.python(), "-c", _START.format(root=interpreter.PACKAGE_ROOT)]
         command += [self._folder, str(theirs.fileno()), str(self._open_files)]
 
         def launch() -> subprocess.Popen[bytes]:

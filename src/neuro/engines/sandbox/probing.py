@@ -14,20 +14,15 @@ from dataclasses import asdict
 
 from neuro.engines.sandbox import init, kernel, layout, stage
 from neuro.engines.sandbox.berth import Berth
+from neuro.engines.sandbox.interpreter import PACKAGE_ROOT, python
 from neuro.engines.sandbox.launch import Plan, plan_from
 from neuro.engines.sandbox.mounts import prove_volumes
 
-PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _TIMEOUT = 20
 _START = (
     "import sys; sys.path.insert(0, {root!r});"
     "from neuro.engines.sandbox.{module} import main; main()"
 )
-
-
-def python() -> list[str]:
-    """This interpreter with nothing of its environment and no site packages: it starts in 10 ms."""
-    return [sys.executable, "-I", "-S"]
 
 
 def refusal(plan: Plan) -> str | None:
