@@ -31,6 +31,10 @@ memory = "32M"
 name = "large"
 cpu = 1000
 memory = "1G"
+[[presets]]
+name = "lean"
+cpu = 2
+memory = "300M"
 """
 
 

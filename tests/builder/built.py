@@ -27,7 +27,7 @@ from neuro.builder.views import View
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.steps import Plan
-from neuro.engines.images.reaching import OUTSIDE
+from neuro.engines.images.reach import OUTSIDE
 
 Entry = tuple[object, ...]
 

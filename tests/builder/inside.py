@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from neuro.builder.arguments import VOLUMES
-from neuro.engines.images.reaching import of_environment
+from neuro.engines.images.reach import of_environment
 from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
 from tests.builder.table import Case
 
@@ -55,7 +57,7 @@ def with_registry() -> None:
 
 def reach() -> None:
     """What the engine told of where a build may go."""
-    print(_MARK + json.dumps(vars(of_environment(os.environ))))
+    print(_MARK + json.dumps(msgspec.structs.asdict(of_environment(os.environ))))
 
 
 def timed() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuro.builder.program import run
-from neuro.engines.images.reaching import as_environment, plain
+from neuro.engines.images.reach import as_environment, plain
 from tests.engines.archives import entry
 from tests.engines.small_registry import running
 from tests.engines.taking_registry import TakingRegistry

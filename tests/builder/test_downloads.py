@@ -15,7 +15,7 @@ from neuro.builder.downloading import download
 from neuro.builder.faults import BuildFault
 from neuro.dockerfile.steps import RemoteFile
 from neuro.engines.images import locks
-from neuro.engines.images.reaching import plain
+from neuro.engines.images.reach import plain
 
 
 class Site:

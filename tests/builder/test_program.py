@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from neuro.builder.program import run
-from neuro.engines.images.reaching import Reach, as_environment
+from neuro.engines.images.reach import Reach, as_environment
 from tests.builder.registry import Place, place
 
 
@@ -76,6 +76,18 @@ def test_a_change_makes_what_follows_anew(here: Place) -> None:
 
     assert "COPY a.txt /x/\n#2 CACHED" in said
     assert said.count("CACHED") == 1
+
+
+def test_the_cache_is_tidied_by_builds_that_add_to_it(here: Place, tmp_path: Path) -> None:
+    here.build("FROM BASE\nWORKDIR /w\n")
+    left = tmp_path / "cache" / "trash" / "left"
+    left.touch()
+
+    here.build("FROM BASE\nWORKDIR /w\n")
+    assert left.exists(), "nobody waits for that whose build adds nothing"
+
+    here.build("FROM BASE\nWORKDIR /x\n")
+    assert not left.exists()
 
 
 def test_without_the_cache_every_step_is_done(here: Place) -> None:

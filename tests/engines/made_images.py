@@ -13,7 +13,7 @@ from functools import cache
 from neuro.engines.base import PullCredentials
 from neuro.engines.images.composing import Base
 from neuro.engines.images.manifests import ImageConfig
-from neuro.engines.images.reaching import OUTSIDE
+from neuro.engines.images.reach import OUTSIDE
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox import layout
 from neuro.engines.sandbox.images import ImageRefused, Root

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from neuro.engines.images.reaching import Reach
+from neuro.engines.images.reach import Reach
 from tests.engines.archives import entry, layer
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

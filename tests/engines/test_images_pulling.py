@@ -19,7 +19,8 @@ from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import Platform
 from neuro.engines.images.pulling import Pull
-from neuro.engines.images.reaching import Reach, is_own, plain
+from neuro.engines.images.reach import Reach, plain
+from neuro.engines.images.reaching import is_own
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stopped

@@ -16,7 +16,7 @@ from neuro.engines.images.manifests import Manifest, read_config, read_manifest
 from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.pushing import OfBytes, OfFile, OfRegistry, Push
-from neuro.engines.images.reaching import plain
+from neuro.engines.images.reach import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store

@@ -22,7 +22,7 @@ from neuro.engines.images.manifests import Manifest, read_manifest
 from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.processes import LayerProcess
 from neuro.engines.images.pushing import OfBytes, Push
-from neuro.engines.images.reaching import plain
+from neuro.engines.images.reach import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store

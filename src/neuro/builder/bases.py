@@ -34,11 +34,11 @@ from neuro.domain.images import (
 from neuro.engines.images import manifests
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest
+from neuro.engines.images.reach import Reach
 from neuro.engines.images.references import Reference, parse
 
 if TYPE_CHECKING:
     from neuro.engines.images.pulling import Pull, Resolved
-    from neuro.engines.images.reaching import Reach
     from neuro.engines.images.store import HeldImage, Store
 
 _MOST_FOLDERS = 300  # of a base: the rest of what one overlay takes is for steps

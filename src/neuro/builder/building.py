@@ -40,7 +40,7 @@ from neuro.dockerfile.steps import (
     needs,
 )
 from neuro.engines.images.faults import ImageFault
-from neuro.engines.images.reaching import OUTSIDE, Reach
+from neuro.engines.images.reach import OUTSIDE, Reach
 
 _AT_ONCE = 4  # steps
 _VERSION = "1"  # of what a key stands for: others make layers anew
@@ -50,7 +50,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Building:
     """One plan on its way; its files of URLs are asked for as far as ``reach`` allows.
 
-    ``anew`` runs each step, whatever is in the cache.
+    ``anew`` runs each step, whatever is in the cache. ``has_made`` says whether a
+    layer was made, and not found.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Building:
         self._held: list[HeldLayer] = []
         self._lock = threading.Lock()
         self._downloads: dict[RemoteFile, Download] = {}
+        self.has_made = False
 
     def close(self) -> None:
         """Give back all layers, and files of URLs."""
@@ -145,6 +147,7 @@ class Building:
             is_linked = isinstance(step, CopyFiles) and step.is_linked
             layer, is_new = self._layer(step, EMPTY if is_linked else below, task)
             self._held.append(layer)
+            self.has_made = self.has_made or is_new
             task.end(cached=not is_new)
             return below.plus(layer, is_linked=is_linked)
         except BaseException as error:

@@ -22,7 +22,8 @@ from neuro.dockerfile.steps import RemoteFile
 from neuro.engines.images import locks
 from neuro.engines.images.faults import ImageFault
 from neuro.engines.images.locks import Lock
-from neuro.engines.images.reaching import Reach, check_name, guard, place_of
+from neuro.engines.images.reach import Reach
+from neuro.engines.images.reaching import check_name, guard, place_of
 
 _SECONDS = 60.0  # that a server may say nothing
 _LARGEST = 64 << 30

@@ -27,7 +27,7 @@ from neuro.engines.images.composing import OCI_MANIFEST, Composed, digest_of
 from neuro.engines.images.faults import ImageFault
 from neuro.engines.images.manifests import Descriptor
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
-from neuro.engines.images.reaching import Reach
+from neuro.engines.images.reach import Reach
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.registry_client import Registry
 

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -31,7 +30,7 @@ from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.images import with_tag
 from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
-from neuro.engines.images.reaching import Reach, of_environment
+from neuro.engines.images.reach import Reach, of_environment
 from neuro.engines.sandbox import nesting
 
 CACHE = "/cache"
@@ -126,6 +125,8 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
             report.write(summary(pushed, options.destinations))
         else:
             report.write("Built, and not pushed.\n")
+    if not building.has_made:
+        return  # nothing has grown, and somebody waits
     try:
         cache.sweep(_MOST)
         bases.sweep(_MOST)
@@ -138,7 +139,7 @@ def _reach(options: Options, environment: Mapping[str, str]) -> Reach:
     given = of_environment(environment)
     own = () if options.own is None else options.own[:1]
     insecure = (*given.insecure, *options.insecure)
-    return replace(given, insecure=insecure, local=(*given.local, *own))
+    return msgspec.structs.replace(given, insecure=insecure, local=(*given.local, *own))
 
 
 def _planned(

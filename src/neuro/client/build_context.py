@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from neuro.client.storage.local import Below, LocalFile, LocalFolder, Odd, identity, look
+from neuro.client.storage.local import Below, LocalFile, LocalFolder, Odd, look, top_of
 from neuro.client.storage.transfer import local_fault
 from neuro.dockerfile.ignore import (
     TOP,
@@ -49,14 +48,8 @@ def context_items(
     ``always`` are paths that the builder needs whatever the patterns say. Links are followed;
     one that leads nowhere is left out. Raises StorageFault for a top that is no folder.
     """
-    try:
-        status = top.stat()
-    except OSError as error:
-        raise local_fault(error, top) from None
-    if not stat.S_ISDIR(status.st_mode):
-        raise local_fault(NotADirectoryError(20, ""), top)
     walk = _Walk(IgnoreMatcher(patterns), frozenset(always))
-    yield from walk.folder(Below(str(top), "", identity(status)), TOP, ())
+    yield from walk.folder(top_of(top), TOP, ())
 
 
 class _Walk:

@@ -12,17 +12,16 @@ import msgspec
 from neuro.client.messages import answered, below, done, each, get, lines, send, tell
 from neuro.client.transport import Request
 from neuro.domain.errors import NotFound
-from neuro.domain.images import (
+from neuro.domain.image_upkeep import (
     ImageQuota,
     ImageQuotaRequest,
     ImageRules,
     ImageRulesInForce,
     ImageTag,
-    OwnImage,
     ScrubbedFile,
     StoredFile,
-    own_image,
 )
+from neuro.domain.images import OwnImage, own_image
 from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from neuro.domain.images import WhyStored
+from neuro.domain.image_upkeep import WhyStored
 from neuro.domain.permissions import owner_permissions
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity

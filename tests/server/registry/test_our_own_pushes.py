@@ -15,7 +15,7 @@ from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.pushing import OfBytes, Push
-from neuro.engines.images.reaching import plain
+from neuro.engines.images.reach import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from neuro.domain.errors import Conflict, InvalidInput
-from neuro.domain.images import ImageRules
+from neuro.domain.image_upkeep import ImageRules
 from neuro.server.registry import rule_tables
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.names import Repository

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
 from neuro.cli.image.progress import Lines, short
 from neuro.cli.output import Output
+from neuro.cli.render.bars import bars
 
 _MOST = 20  # bars at a time: more than that is no picture
+
+
+def bars_of_layers(out: Output) -> Progress:
+    """How large each layer is, and how much of it is there."""
+    name = TextColumn("{task.description}", markup=False)
+    return bars(out, name, BarColumn(), DownloadColumn(binary_units=True))
 
 
 class Bars(Lines):
     """Bars for the layers that move; those that are done go as lines above them."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, progress: Progress) -> None:
         super().__init__(out)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            console=Console(stderr=True, no_color=not out.color),
-            transient=True,
-        )
+        self._progress = progress
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def moved(self, part: str, done: int, size: int) -> None:
         with self._lock:

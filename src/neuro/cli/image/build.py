@@ -9,6 +9,7 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
+from neuro.cli.volumes import volume_option
 
 
 @click.command(
@@ -50,14 +51,7 @@ from neuro.cli.render.json_text import document, json_option
     multiple=True,
     help="A file for RUN --mount=type=secret; or id=NAME,env=VAR (repeatable).",
 )
-@click.option(
-    "-v",
-    "--volume",
-    "volumes",
-    metavar="MOUNT",
-    multiple=True,
-    help="A storage folder for the builder: storage:FOLDER:/PATH[:ro|rw] (repeatable).",
-)
+@volume_option("A storage folder for the builder")
 @click.option(
     "-e",
     "--env",
@@ -95,7 +89,8 @@ def command(
     CONTEXT is a folder of this machine or of the storage. A local one is sent, but for what
     `.dockerignore` leaves out. Ctrl-C ends the build.
     """
-    from neuro.cli.building import Wanted, build, read_secret, say_built, tagged
+    from neuro.cli.building.build import build, say_built
+    from neuro.cli.building.wanted import Wanted, read_secret, tagged
     from neuro.cli.job.log_copy import write_all
 
     out = context.out

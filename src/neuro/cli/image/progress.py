@@ -49,10 +49,10 @@ def short(part: str) -> str:
 def shown(context: Context) -> Iterator[Lines]:
     """Bars on a terminal, lines elsewhere; neither where little is wanted."""
     if context.out.is_terminal and not context.out.quiet:
-        from neuro.cli.image.bars import Bars
+        from neuro.cli.image.bars import Bars, bars_of_layers
 
-        with Bars(context.out) as bars:
-            yield bars
+        with bars_of_layers(context.out) as progress:
+            yield Bars(context.out, progress)
         return
     yield Lines(context.out)
 

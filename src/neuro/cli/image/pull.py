@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.image.place import away, credentials, daemon, file_of, is_without_tls
-from neuro.cli.image.progress import follow, shown
+from neuro.cli.image.moving import lent, move, move_file
+from neuro.cli.image.place import file_of
 from neuro.cli.lazy import Command
-from neuro.docker.asking import Refused
-from neuro.docker.images import SILENCE, name_and_tag
+from neuro.docker.images import name_and_tag
 from neuro.domain.images import OwnImage
 from neuro.domain.printable import printable
 
@@ -52,7 +50,8 @@ def command(context: Context, remote: str, local: str | None) -> None:
     if path is not None:
         if name.endswith("/"):
             path.mkdir(parents=True, exist_ok=True)
-        _pull_file(context, image, path)
+        pulled = partial(context.client.images.pull_file, image, path)
+        move_file(context, pulled, "the same command goes on where it was")
     else:
         _pull_to_daemon(context, image, name)
     out.print(printable(name))
@@ -64,29 +63,7 @@ def _usual(image: OwnImage) -> str:
     return "/".join(image.uri.segments[1:]) + tag
 
 
-def _pull_file(context: Context, image: OwnImage, path: Path) -> None:
-    try:
-        with shown(context) as lines:
-            context.run(context.client.images.pull_file(image, path, lines))
-    except KeyboardInterrupt:
-        context.out.note("\nStopped: the same command goes on where it was.")
-        raise
-
-
 def _pull_to_daemon(context: Context, image: OwnImage, local: str) -> None:
-    host, asked = context.client.images.host, daemon(_INSTEAD)
-    whole = image.at(host)
-    name, tag = name_and_tag(whole)
-    try:
-        had = asked.image(whole) is not None
-        with shown(context) as lines:
-            steps = asked.pull(
-                name, tag, credentials(context), SILENCE, without_tls=is_without_tls(context)
-            )
-            follow(steps, lines, host)
-        asked.tag(whole, *name_and_tag(local))
-        if not had:
-            with suppress(OSError, Refused):
-                asked.remove_image(whole)
-    except (OSError, Refused) as error:
-        raise away(error) from None
+    with lent(context, image, _INSTEAD) as daemon:
+        move(context, image, daemon.pull)
+        daemon.tag(image.at(context.client.images.host), *name_and_tag(local))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 
 import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import NOT_FOUND, Failure
-from neuro.cli.image.place import away, credentials, daemon, file_of, is_without_tls
-from neuro.cli.image.progress import follow, shown
+from neuro.cli.image.moving import lent, move, move_file
+from neuro.cli.image.place import file_of
 from neuro.cli.lazy import Command
 from neuro.docker.asking import Refused
-from neuro.docker.images import SILENCE, name_and_tag
+from neuro.docker.images import name_and_tag
 from neuro.domain.errors import InvalidInput
 from neuro.domain.images import OwnImage
 from neuro.domain.printable import printable
@@ -57,7 +56,8 @@ def command(context: Context, local: str, remote: str | None) -> None:
     out.note(f"Using remote image '{image}'")
     out.note("Pushing image...")
     if path is not None:
-        _push_file(context, path, image)
+        pushed = partial(context.client.images.push_file, path, image)
+        move_file(context, pushed, "the same command sends only what is missing")
     else:
         _push_from_daemon(context, local, image)
     out.print(str(image))
@@ -74,22 +74,10 @@ def _usual(local: str) -> str:
     return local
 
 
-def _push_file(context: Context, path: Path, image: OwnImage) -> None:
-    try:
-        with shown(context) as lines:
-            context.run(context.client.images.push_file(path, image, lines))
-    except KeyboardInterrupt:
-        context.out.note("\nStopped: the same command sends only what is missing.")
-        raise
-
-
 def _push_from_daemon(context: Context, local: str, image: OwnImage) -> None:
-    host, asked = context.client.images.host, daemon(_INSTEAD)
-    name, tag = name_and_tag(image.at(host))
-    try:
-        had = asked.image(image.at(host)) is not None
+    with lent(context, image, _INSTEAD) as daemon:
         try:
-            asked.tag(local, name, tag)
+            daemon.tag(local, *name_and_tag(image.at(context.client.images.host)))
         except Refused as refused:
             if refused.status == 404:
                 raise Failure(
@@ -98,15 +86,4 @@ def _push_from_daemon(context: Context, local: str, image: OwnImage) -> None:
                     NOT_FOUND,
                 ) from None
             raise
-        try:
-            with shown(context) as lines:
-                steps = asked.push(
-                    name, tag, credentials(context), SILENCE, without_tls=is_without_tls(context)
-                )
-                follow(steps, lines, host)
-        finally:
-            if not had:
-                with suppress(OSError, Refused):
-                    asked.remove_image(image.at(host))
-    except (OSError, Refused) as error:
-        raise away(error) from None
+        move(context, image, daemon.push)

@@ -19,7 +19,7 @@ from neuro.cli.render.table import Cell, Column, Line, Sheet
 from neuro.cli.render.times import iso_seconds, local_now
 from neuro.cli.render.uris import short_uri
 from neuro.domain.errors import InvalidInput
-from neuro.domain.images import ImageTag, ScrubbedFile, StoredFile, WhyStored
+from neuro.domain.image_upkeep import ImageTag, ScrubbedFile, StoredFile, WhyStored
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Cell, Column, Line
 from neuro.domain.durations import format_duration, parse_duration
 from neuro.domain.errors import InvalidInput
-from neuro.domain.images import ImageRules, ImageRulesInForce
+from neuro.domain.image_upkeep import ImageRules, ImageRulesInForce
 from neuro.domain.sizes import parse_bytes
 from neuro.domain.uris import complete_uri
 

@@ -25,6 +25,7 @@ from neuro.cli.job.output import Progress, header
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import approximately
+from neuro.cli.volumes import volume_option
 from neuro.client.job_request import (
     RunOptions,
     Where,
@@ -208,14 +209,7 @@ def _life_span(context: Context, given: str | None) -> str | None:
 )
 @click.option("-d", "--description", metavar="DESC", callback=_description, help="What it is for.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag (repeatable).")
-@click.option(
-    "-v",
-    "--volume",
-    "volumes",
-    metavar="MOUNT",
-    multiple=True,
-    help="A storage folder at a path in the job: storage:FOLDER:/PATH[:ro|rw] (repeatable).",
-)
+@volume_option("A storage folder at a path in the job")
 @click.option(
     "-e",
     "--env",

@@ -59,13 +59,10 @@ def _shown(out: Output) -> Iterator[Callable[[int, int], None]]:
     if not out.is_terminal or out.quiet:
         yield lambda current, total: None
         return
-    # rich is loaded only for a terminal.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    console = Console(stderr=True, no_color=not out.color)
-    columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("", total=None)
-    with bar:
+    from neuro.cli.render.bars import bars
+
+    with bars(out, BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
         yield lambda current, total: bar.update(task, completed=current, total=total)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -140,8 +139,10 @@ def command(
     )
     items = Items(context, operands.sources)
     sources = expand(context, operands.sources, items, glob=glob)
+    from neuro.cli.storage.progress import showing
+
     try:
-        with _progress(context, items, progress and not piped) as shown:
+        with showing(context, items, wanted=progress and not piped) as shown:
             _copy_all(context, items, operands, sources, copy, shown)
     except KeyboardInterrupt:
         if not piped:
@@ -152,19 +153,6 @@ def command(
     elif copy.recursive and (items.failures or context.out.is_terminal):
         context.out.note(shown.summary(operands.destination))
     return items.exit_code
-
-
-@contextmanager
-def _progress(context: Context, items: Items, wanted: bool) -> Iterator[CommandProgress]:
-    if wanted and context.out.is_terminal and not context.out.quiet:
-        from neuro.cli.storage.terminal_progress import TerminalProgress
-
-        with TerminalProgress(context.out, items) as shown:
-            yield shown
-        return
-    from neuro.cli.storage.progress import CommandProgress as Plain
-
-    yield Plain(context.out, items)
 
 
 def _copy_all(

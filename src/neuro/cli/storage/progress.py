@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from neuro.cli.context import Context
 from neuro.cli.output import Output
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.storage.items import Items
 from neuro.client.storage import Failed, Outcome, Silent
 from neuro.domain.printable import printable
+
+
+@contextmanager
+def showing(context: Context, items: Items, *, wanted: bool = True) -> Iterator[CommandProgress]:
+    """Show how far a copy is: as a bar, if that is wanted and there is a terminal."""
+    if wanted and context.out.is_terminal and not context.out.quiet:
+        from neuro.cli.storage.terminal_progress import TerminalProgress, bar_of_files
+
+        with bar_of_files(context.out) as bar:
+            yield TerminalProgress(context.out, items, bar)
+        return
+    yield CommandProgress(context.out, items)
 
 
 class CommandProgress(Silent):

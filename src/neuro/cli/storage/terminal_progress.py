@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -16,38 +12,31 @@ from rich.progress import (
 )
 
 from neuro.cli.output import Output
+from neuro.cli.render.bars import bars
 from neuro.cli.storage.items import Items
 from neuro.cli.storage.progress import CommandProgress
+
+
+def bar_of_files(out: Output) -> Progress:
+    """How many files and bytes there are, and how fast they go."""
+    return bars(
+        out,
+        TextColumn("{task.fields[files]}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
 
 
 class TerminalProgress(CommandProgress):
     """One bar over all that the command copies; what is said goes above it."""
 
-    def __init__(self, out: Output, items: Items) -> None:
+    def __init__(self, out: Output, items: Items, bar: Progress) -> None:
         super().__init__(out, items)
-        self._bar = Progress(
-            TextColumn("{task.fields[files]}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True, no_color=not out.color),
-            transient=True,
-        )
+        self._bar = bar
         self._task = self._bar.add_task("", total=0, files="")
         self._expected = self._total = 0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def expect(self, files: int, size: int) -> None:
         self._expected += files

@@ -77,14 +77,9 @@ def walk(
     patterns, read in every folder and in those above the top; the filter's own rules decide over
     them.
     """
-    try:
-        status = top.stat()
-    except OSError as error:
-        raise local_fault(error, top) from None
-    if not stat.S_ISDIR(status.st_mode):
-        raise local_fault(NotADirectoryError(20, ""), top)
+    place = top_of(top)
     outer = _rules_above(top, ignore_files)
-    yield from _walk(str(top), "", outer, keep, ignore_files, (identity(status),))
+    yield from _walk(place.path, place.relative, outer, keep, ignore_files, (place.identity,))
 
 
 def _walk(
@@ -129,6 +124,17 @@ class Below(msgspec.Struct, frozen=True):
     path: str
     relative: str
     identity: tuple[int, int]
+
+
+def top_of(folder: Path) -> Below:
+    """The top of a tree. Raises StorageFault where there is no such folder."""
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise local_fault(error, folder) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise local_fault(NotADirectoryError(20, ""), folder)
+    return Below(str(folder), "", identity(status))
 
 
 def look(

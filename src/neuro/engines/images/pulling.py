@@ -21,7 +21,7 @@ from neuro.engines.images.manifests import (
     read_manifest,
     this_machine,
 )
-from neuro.engines.images.reaching import OUTSIDE, Reach
+from neuro.engines.images.reach import OUTSIDE, Reach
 from neuro.engines.images.references import Reference
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.shelves import StoredImage, grant_of

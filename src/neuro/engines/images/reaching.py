@@ -11,10 +11,9 @@ from __future__ import annotations
 import base64
 import http.client
 import ipaddress
-import json
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,9 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from neuro.engines.images.faults import ImageFault, refused, shown
+from neuro.engines.images.reach import Reach
 
 _OF_JOBS = ipaddress.ip_network("10.0.0.0/8")  # that have networks of their own
-_VARIABLE = "NEURO_BUILD_REACH"
 _TRIE, _IPV6 = "/proc/net/fib_trie", "/proc/net/if_inet6"
 
 
@@ -41,37 +40,6 @@ class Place:
         """As people write it in an image's name."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Which registries are asked by http (``insecure``), and which places nobody is asked at.
-
-    These are the addresses of this machine and of its link, and the networks ``closed``; only the
-    registries ``local`` may be there. Registries are as people write them in an image's name.
-    """
-
-    insecure: Collection[str] = ()
-    local: Collection[str] = ()
-    closed: Collection[str] = ()
-
-
-OUTSIDE = Reach()  # where nobody says more
-
-
-def plain(*registries: str) -> Reach:
-    """Registries that are asked by http, and that may be on this machine."""
-    return Reach(insecure=registries, local=registries)
-
-
-def as_environment(reach: Reach) -> dict[str, str]:
-    """What tells a run that builds images, whose environment nobody else writes."""
-    return {_VARIABLE: json.dumps({name: sorted(one) for name, one in vars(reach).items()})}
-
-
-def of_environment(environment: Mapping[str, str]) -> Reach:
-    """What ``as_environment`` told."""
-    return Reach(**json.loads(environment.get(_VARIABLE, "{}")))
 
 
 def place_of(url: str) -> Place:

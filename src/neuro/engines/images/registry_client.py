@@ -23,7 +23,8 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from neuro import __version__
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
 from neuro.engines.images.manifests import INDEXES, LARGEST_MANIFEST, MANIFESTS
-from neuro.engines.images.reaching import OUTSIDE, Place, Reach, connection_to, place_of
+from neuro.engines.images.reach import OUTSIDE, Reach
+from neuro.engines.images.reaching import Place, connection_to, place_of
 from neuro.engines.images.references import Reference
 from neuro.engines.images.stopping import Stop
 from neuro.engines.runs import PullCredentials

@@ -30,6 +30,7 @@ from neuro.engines.base import (
     Saving,
     Usage,
 )
+from neuro.engines.images.reach import Reach, as_environment
 from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat, seccomp
 from neuro.engines.sandbox.adoption import Adoption
 from neuro.engines.sandbox.builds import Builds
@@ -267,8 +268,6 @@ class SandboxEngine(SupervisedRuns):
 
     def _reach(self) -> dict[str, str]:
         """What tells a build where images and files may come from."""
-        from neuro.engines.images.reaching import Reach, as_environment  # few servers need it
-
         if self._images is not None:
             return as_environment(self._images.reach)
         return as_environment(Reach(closed=never_reached(private=self._settings.private_networks)))

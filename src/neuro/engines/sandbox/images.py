@@ -19,7 +19,7 @@ from neuro.engines.sandbox.launch import Request
 
 if TYPE_CHECKING:
     from neuro.engines.images.composing import Base
-    from neuro.engines.images.reaching import Reach
+    from neuro.engines.images.reach import Reach
 
 
 class ImageRefused(EngineFault):

@@ -71,7 +71,7 @@ def make(site: Site, table: Table) -> SandboxEngine:
     images = None
     if table.images:
         # A server that does not pull need not load what does.
-        from neuro.engines.images.reaching import Reach
+        from neuro.engines.images.reach import Reach
         from neuro.engines.images.store import Store
         from neuro.engines.sandbox.stored_images import StoredImages
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from urllib.request import getproxies, proxy_bypass
 
 from neuro.engines.images.faults import ImageFault
-from neuro.engines.images.reaching import Place, Reach, connection_to
+from neuro.engines.images.reach import Reach
+from neuro.engines.images.reaching import Place, connection_to
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE = 2.0  # seconds that somebody waits for the first answer

@@ -21,7 +21,7 @@ from neuro.engines.images.limits import check_spare, packing_seconds, spare_of
 from neuro.engines.images.manifests import Manifest, read_manifest
 from neuro.engines.images.processes import LayerProcess, turn
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
-from neuro.engines.images.reaching import plain
+from neuro.engines.images.reach import plain
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stop, Stopped

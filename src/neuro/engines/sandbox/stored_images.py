@@ -9,7 +9,7 @@ from neuro.engines.base import EngineFault, NotReady, PullCredentials
 from neuro.engines.images.composing import Base
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.pulling import Pull
-from neuro.engines.images.reaching import OUTSIDE, Reach
+from neuro.engines.images.reach import OUTSIDE, Reach
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.stopping import Stop
 from neuro.engines.images.store import HeldImage, Store

@@ -104,11 +104,12 @@ def _submit(
     client = context.client
     if not any(isinstance(image.context, Path) for image in plan.images):
         return context.run(submit(client, plan, name=name, tags=[*tags]))
-    from neuro.cli.building import sending
+    from neuro.cli.storage.items import Items
+    from neuro.cli.storage.progress import showing
     from neuro.dockerfile.tree import DockerfileError
 
     try:
-        with sending(context) as progress:
+        with showing(context, Items(context)) as progress:
             return context.run(submit(client, plan, name=name, tags=[*tags], progress=progress))
     except DockerfileError as error:
         raise Failed(str(error)) from None

@@ -13,7 +13,7 @@ from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import ALL, offer, one_or_all
 
 if TYPE_CHECKING:
-    from neuro.cli.building import Wanted
+    from neuro.cli.building.wanted import Wanted
     from neuro.flow.evaluate.contexts import ImageRecord
 
 
@@ -35,7 +35,7 @@ def command(context: FlowContext, image: str, force_overwrite: bool) -> int:
     What the Dockerfile needs is sent to the platform, which builds the image and keeps it in its
     registry. Steps that have not changed are not run again. Ctrl-C ends the build.
     """
-    from neuro.cli.building import build, say_built
+    from neuro.cli.building.build import build, say_built
 
     found = one_or_all("image", image, context.sections.images)
     if image == ALL:
@@ -53,7 +53,7 @@ def command(context: FlowContext, image: str, force_overwrite: bool) -> int:
 
 
 def _wanted(context: FlowContext, image: ImageRecord, *, force: bool) -> Wanted:
-    from neuro.cli.building import Wanted, tagged
+    from neuro.cli.building.wanted import Wanted, tagged
 
     if image.context is None:
         raise Failed(

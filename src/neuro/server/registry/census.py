@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from neuro.domain.images import StoredFile, WhyStored
+from neuro.domain.image_upkeep import StoredFile, WhyStored
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.collection import is_not_led_to

@@ -21,9 +21,9 @@ import structlog
 from sqlalchemy import Connection
 
 from neuro.domain.errors import Unavailable
-from neuro.domain.images import ImageRules
+from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.faults import FaultKind, ImageFault
-from neuro.engines.images.reaching import Reach
+from neuro.engines.images.reach import Reach
 from neuro.engines.images.references import DOCKER_HUB, Reference
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stop, Stopped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, delete, func, or_, select
 
-from neuro.domain.images import ImageQuota
+from neuro.domain.image_upkeep import ImageQuota
 from neuro.server.access.people import is_of, person_of
 from neuro.server.database.transactions import alone
 from neuro.server.registry.blob_tables import written_over

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, delete, func, select
 
-from neuro.domain.images import ImageRules, ImageRulesInForce
+from neuro.domain.image_upkeep import ImageRules, ImageRulesInForce
 from neuro.server.registry.blob_tables import written_over
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.rules import KeptTag, in_force, prefixes

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from neuro.domain.errors import InvalidInput
-from neuro.domain.images import ImageRules, ImageRulesInForce
+from neuro.domain.image_upkeep import ImageRules, ImageRulesInForce
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.names import MAX_TAG
 

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import Connection, select
 
 from neuro.domain.errors import Conflict
-from neuro.domain.images import ScrubbedFile
+from neuro.domain.image_upkeep import ScrubbedFile
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.census import find_needed

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from neuro.domain.errors import NotFound, NotPermitted, TooManyRequests, Unavailable
-from neuro.domain.images import ImageQuota
+from neuro.domain.image_upkeep import ImageQuota
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity

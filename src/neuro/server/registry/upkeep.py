@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from neuro.domain.errors import NotFound, TooManyRequests
-from neuro.domain.images import ImageRules, ImageRulesInForce, ImageTag
+from neuro.domain.image_upkeep import ImageRules, ImageRulesInForce, ImageTag
 from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables, manifest_tables, rule_tables
 from neuro.server.registry.errors import unknown_repository

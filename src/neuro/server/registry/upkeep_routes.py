@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from neuro.domain.errors import InvalidInput, NotPermitted
-from neuro.domain.images import (
+from neuro.domain.image_upkeep import (
     ImageQuota,
     ImageQuotaRequest,
     ImageRules,

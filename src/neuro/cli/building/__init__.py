@@ -1,0 +1,1 @@
+"""Building an image on the platform: `neuro image build` and `neuro-flow build` are this."""

@@ -1,0 +1,130 @@
+"""A build: its job, and being there until that is over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from neuro.cli.building.sending import sent
+from neuro.cli.building.source import build_arguments, source_of
+from neuro.cli.building.wanted import Wanted
+from neuro.cli.context import Context
+from neuro.cli.failures import Failure
+from neuro.client.builds import Build, build_request
+from neuro.client.job_request import Where
+from neuro.domain.errors import NotFound, PlatformError
+from neuro.domain.images import OwnImage
+from neuro.domain.jobs import Job
+
+
+class Built(NamedTuple):
+    """The end of a build. ``size`` in bytes is what a pull takes; both are None where it failed."""
+
+    exit_code: int
+    job: Job
+    digest: str | None = None
+    size: int | None = None
+
+
+def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
+    """Build and push an image; its log goes to the descriptor ``log``. Ctrl-C kills the job.
+
+    Raises Failure for a Dockerfile that is wrong (with each place), before anything is sent, and
+    for an image that exists, unless ``force``.
+    """
+    client = context.client
+    source = source_of(context, wanted)
+    if not wanted.force:
+        _refuse_existing(context, wanted.images)
+    preset = wanted.preset or _first_preset(context)
+    with sent(context, source, wanted.secrets) as (mounted, secret_paths):
+        job_build = Build(
+            wanted.images,
+            source.place,
+            source.dockerfile,
+            build_arguments(context, wanted),
+            wanted.target,
+            secret_paths,
+            wanted.env,
+            wanted.volumes,
+            preset,
+            wanted.cache,
+            wanted.more,
+        )
+        request = build_request(
+            job_build,
+            client.images.host,
+            Where(client.cluster, client.user),
+            mounted=mounted,
+            environ=os.environ,
+        )
+        submitted = context.run(client.jobs.submit(request))
+        for notice in submitted.notices:
+            context.out.note(notice)
+        code = _watch(context, submitted.job, log)
+    if code != 0 or not wanted.images:
+        return Built(code, submitted.job)
+    first = wanted.images[0]
+    digest = context.run(client.images.digest(first))
+    return Built(0, submitted.job, digest, context.run(client.images.size(first)))
+
+
+def say_built(context: Context, images: Sequence[OwnImage], built: Built) -> None:
+    """The end of what a build says: the reference, the digest and the size."""
+    from neuro.cli.render.sizes import gnu_size
+
+    size = gnu_size(built.size or 0)
+    for image in images:
+        context.out.print(f"{image} ({built.digest}, {size})")
+
+
+def _refuse_existing(context: Context, images: Sequence[OwnImage]) -> None:
+    for image in images:
+        try:
+            context.run(context.client.images.digest(image))
+        except NotFound:
+            continue
+        raise Failure(
+            f"The image {image} exists already: build another tag, or overwrite it with -F"
+            " (--force-overwrite)."
+        )
+
+
+def _first_preset(context: Context) -> str | None:
+    from neuro.cli.job.run import default_preset
+
+    return default_preset(context, cluster=None)
+
+
+def _watch(context: Context, job: Job, log: int) -> int:
+    """Print the job's steps and its log until it is over; its exit code. Ctrl-C kills it."""
+    from neuro.cli.job.follow import LogReader, end_of, wait_for_start
+    from neuro.cli.job.output import Progress
+    from neuro.cli.outage import Outage
+
+    out, outage = context.out, Outage(context.out.note)
+    if not out.quiet:
+        out.print(f"Job ID: {job.id}")
+        out.flush()
+    reader = LogReader(context, job.id, outage, descriptor=log)
+    progress = Progress(out)
+    reader.start()
+    try:
+        wait_for_start(context, job, progress, stirred=reader.stirred, outage=outage)
+        out.flush()
+        reader.open()
+        return end_of(context, job.id, reader, outage)
+    except BaseException:
+        progress.end()
+        _kill(context, job)
+        raise
+
+
+def _kill(context: Context, job: Job) -> None:
+    try:
+        context.run(context.client.jobs.kill(job.id))
+    except PlatformError as error:
+        context.out.warning(f"The build goes on ({error}): `neuro kill {job.id}` ends it.")
+    else:
+        context.out.note(f"\nThe build was stopped: {job.id}.")

@@ -1,0 +1,83 @@
+"""What goes to the storage for a build: the context, for the next build too, and secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from neuro.cli.building.source import Source
+from neuro.cli.building.wanted import SecretFile
+from neuro.cli.context import Context
+from neuro.cli.failures import Failure
+from neuro.client.builds import CONTEXT, SENT, Secret
+from neuro.client.kept_contexts import ContextFolder
+from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import Volume
+
+
+@contextmanager
+def sent(
+    context: Context, source: Source, secret_files: Sequence[SecretFile]
+) -> Iterator[tuple[list[Volume], tuple[Secret, ...]]]:
+    """Have all of it in a folder of the storage as long as the build goes on.
+
+    Then the context stays for the next one, and the rest goes.
+    """
+    mounted = []
+    if source.uri is not None:
+        mounted.append(Volume(src_storage_uri=str(source.uri), dst_path=CONTEXT, read_only=True))
+    files = [(f"secrets/{n}", it.content) for n, it in enumerate(secret_files)]
+    files += source.outside
+    if source.top is None and not files:
+        yield mounted, ()
+        return
+    folder = ContextFolder(context.client.storage, source.key)
+    context.run(folder.take())
+    mounted.append(Volume(src_storage_uri=str(folder.uri), dst_path=SENT, read_only=True))
+    try:
+        _send(context, folder, source, files)
+        paths = [f"{SENT}/secrets/{number}" for number in range(len(secret_files))]
+        ids = [it.id for it in secret_files]
+        yield mounted, tuple(map(Secret, ids, paths))
+        context.run(folder.give_back(name for name, _ in files))
+    except BaseException:
+        # A build that was killed may read it for a moment: no other one may change it meanwhile.
+        _remove(context, folder)
+        raise
+    with suppress(PlatformError):  # the next build tries again
+        context.run(folder.sweep())
+
+
+def _send(
+    context: Context,
+    folder: ContextFolder,
+    source: Source,
+    files: Sequence[tuple[str, bytes]],
+) -> None:
+    for name, content in files:
+        context.run(folder.add(name, content))
+    if source.top is None:
+        return
+    from neuro.cli.storage.items import Items
+    from neuro.cli.storage.progress import showing
+
+    with showing(context, Items(context)) as progress:
+        outcome = context.run(folder.send(source.items, progress=progress))
+    if outcome.failed:
+        count = len(outcome.failed)
+        what = "1 file was" if count == 1 else f"{count} files were"
+        raise Failure(
+            f"{what} not sent, so nothing is built. What the build does not need can be left out by"
+            " a line in .dockerignore."
+        )
+    context.out.info(f"Sent {outcome.files} files of {source.top} to {folder.uri}")
+
+
+def _remove(context: Context, folder: ContextFolder) -> None:
+    try:
+        context.run(folder.remove())
+    except PlatformError as error:
+        context.out.warning(
+            f"What was sent for the build is still at {folder.uri} ({error}):"
+            f" `neuro rm -r {folder.uri}` removes it."
+        )
