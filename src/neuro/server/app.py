@@ -295,7 +295,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     # In the storage, as all servers see that one; no path of the API leads there.
     folder = storage_folder(settings, ground.folder) / IMAGES
     images = await open_images(stack, database, folder, settings.cluster, settings.images)
-    leaving = [supervision.end_all_of, jobs.service.end_all_of, images.registry.end_all_of]
+    leaving = [supervision.end_all_of, jobs.service.end_all_of, images.registry.uploads.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
     return Parts(jobs, projects, bakes, supervision, departures, images)
