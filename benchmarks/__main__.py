@@ -23,6 +23,7 @@ PARTS = (
     "access",
     "files",
     "images",
+    "registry",
     "builds",
     "containers",
     "install",

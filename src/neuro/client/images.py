@@ -208,6 +208,7 @@ class Images:
 
     async def _manifest(self, image: OwnImage) -> _Manifest:
         request = self._request("GET", image, headers={"Accept": _MANIFESTS})
+        request = msgspec.structs.replace(request, params=(("look", "1"),))  # It is no pull.
         async with answered(self._transport, request) as answer:
             return msgspec.json.decode(await answer.read(), type=_Manifest)
 

@@ -307,7 +307,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     leaving = [
         supervision.end_all_of,
         jobs.service.end_all_of,
-        images.registry.end_all_of,
+        images.registry.uploads.end_all_of,
         ground.secrets.end_all_of,
     ]
     departures = Departures(access, machine_owner(), leaving)

@@ -70,10 +70,10 @@ class Platform:
     async def push(self, content: bytes, home: Repository = HOME) -> str:
         """Push a blob."""
         digest = digest_of(content)
-        upload = await self.registry.begin_upload(ANNA, home)
-        incoming = await self.registry.continue_upload(upload, "sha256")
+        upload = await self.registry.uploads.begin(ANNA, home)
+        incoming = await self.registry.uploads.go_on(upload, "sha256")
         incoming.write([content])
-        await self.registry.finish_upload(home, incoming, digest)
+        await self.registry.uploads.finish(home, incoming, digest)
         incoming.close()
         return digest
 
@@ -189,28 +189,28 @@ async def test_what_somebody_is_about_to_need_is_new(platform: Platform, how: st
 
 
 async def test_one_upload_is_brought_by_one_request_at_a_time(platform: Platform) -> None:
-    upload = await platform.registry.begin_upload(ANNA, HOME)
-    incoming = await platform.registry.continue_upload(upload, "sha256")
+    upload = await platform.registry.uploads.begin(ANNA, HOME)
+    incoming = await platform.registry.uploads.go_on(upload, "sha256")
 
     with pytest.raises(RegistryError) as refused:
-        await platform.registry.continue_upload(upload, "sha256")
+        await platform.registry.uploads.go_on(upload, "sha256")
 
     assert (refused.value.status, refused.value.code) == (409, "BLOB_UPLOAD_INVALID")
     incoming.close()
-    (await platform.registry.continue_upload(upload, "sha256")).close()
+    (await platform.registry.uploads.go_on(upload, "sha256")).close()
 
 
 async def test_an_upload_that_nothing_comes_to_ends(platform: Platform) -> None:
-    idle = await platform.registry.begin_upload(ANNA, HOME)
+    idle = await platform.registry.uploads.begin(ANNA, HOME)
     platform.later(LONG)
-    begun = await platform.registry.begin_upload(ANNA, HOME)
+    begun = await platform.registry.uploads.begin(ANNA, HOME)
 
     done = await platform.collection.sweep()
 
     assert done.uploads == 1
     with pytest.raises(RegistryError, match="not found"):
-        await platform.registry.upload(HOME, idle.id)
-    assert await platform.registry.upload(HOME, begun.id) == begun
+        await platform.registry.uploads.find(HOME, idle.id)
+    assert await platform.registry.uploads.find(HOME, begun.id) == begun
 
 
 async def test_what_a_crash_left_goes_too(platform: Platform, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ async def test_pushes_of_what_is_removed_and_collected_at_the_same_moment_are_ri
 
 async def test_the_census_lists_all_that_is_on_the_disk(platform: Platform, tmp_path: Path) -> None:
     await platform.push(b"spare")
-    await platform.registry.begin_upload(ANNA, HOME)
+    await platform.registry.uploads.begin(ANNA, HOME)
     (tmp_path / "registry" / "trash" / f"{digest_of(b'gone')}.1").write_bytes(b"gone")
 
     listed = [one async for one in platform.census.all()]

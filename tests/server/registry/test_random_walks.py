@@ -129,8 +129,8 @@ async def _walk(database: Database, folder: Path, steps: list[tuple[object, ...]
                     await _quietly(platform, at, digest)
                     model.remove(at, digest)
             case ("cut off", Repository() as at):
-                upload = await platform.registry.begin_upload(ANNA, at)
-                incoming = await platform.registry.continue_upload(upload, "sha256")
+                upload = await platform.registry.uploads.begin(ANNA, at)
+                incoming = await platform.registry.uploads.go_on(upload, "sha256")
                 incoming.write([b"a part"])
                 incoming.close()
             case ("crash", bytes(content)):

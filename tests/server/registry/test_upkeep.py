@@ -210,18 +210,18 @@ async def test_indexes_in_indexes_have_no_size_that_no_column_can_keep(
 async def test_a_push_over_the_quota_is_refused_and_leaves_nothing(
     platform: Platform, limited: RegistryService
 ) -> None:
-    upload = await limited.begin_upload(ANNA, HOME)
-    incoming = await limited.continue_upload(upload, "sha256")
+    upload = await limited.uploads.begin(ANNA, HOME)
+    incoming = await limited.uploads.go_on(upload, "sha256")
     incoming.write([b"x" * 1000])
-    await limited.finish_upload(HOME, incoming, digest_of(b"x" * 1000))
+    await limited.uploads.finish(HOME, incoming, digest_of(b"x" * 1000))
     incoming.close()
 
     # The one says how large it is, the other grows.
     with pytest.raises(RegistryError, match="does not fit") as refused:
-        await limited.begin_upload(ANNA, OTHER, size=25)
+        await limited.uploads.begin(ANNA, OTHER, size=25)
     assert (refused.value.status, refused.value.code) == (403, "DENIED")
-    upload = await limited.begin_upload(ANNA, OTHER)
-    incoming = await limited.continue_upload(upload, "sha256")
+    upload = await limited.uploads.begin(ANNA, OTHER)
+    incoming = await limited.uploads.go_on(upload, "sha256")
     incoming.write([b"y" * 20])
     with pytest.raises(RegistryError, match="this push is larger"):
         incoming.write([b"y" * 5])
@@ -243,13 +243,13 @@ async def test_uploads_that_have_not_ended_count(
     platform: Platform, limited: RegistryService
 ) -> None:
     for size in (900, 100):
-        upload = await limited.begin_upload(ANNA, HOME)
-        incoming = await limited.continue_upload(upload, "sha256")
+        upload = await limited.uploads.begin(ANNA, HOME)
+        incoming = await limited.uploads.go_on(upload, "sha256")
         incoming.write([b"x" * size])
         incoming.close()
 
-    upload = await limited.begin_upload(ANNA, HOME)
-    incoming = await limited.continue_upload(upload, "sha256")
+    upload = await limited.uploads.begin(ANNA, HOME)
+    incoming = await limited.uploads.go_on(upload, "sha256")
     with pytest.raises(RegistryError, match="uploads that have not ended included"):
         incoming.write([b"x" * 100])
     incoming.close()

@@ -171,3 +171,19 @@ async def test_a_type_that_no_database_keeps_is_refused(registry: Registry, home
     answer = await registry.ask("PUT", f"/v2/{home}/manifests/v1", content, Content_Type=MANIFEST)
 
     assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
+
+
+async def test_who_asks_for_the_size_of_an_image_pulls_nothing(
+    registry: Registry, home: str, client: Client
+) -> None:
+    await registry.push_image(home, "v1", [b"layer"])
+    image = client.images.image(f"image:/{home}:v1")
+
+    async def pulled_at() -> object:
+        [tag] = [tag async for tag in client.images.tags_in_full(image)]
+        return tag.pulled_at
+
+    assert await client.images.size(image) > len(b"layer")
+    assert await pulled_at() is None
+    assert (await registry.ask("GET", f"/v2/{home}/manifests/v1")).status == 200
+    assert await pulled_at() is not None

@@ -40,7 +40,6 @@ V2 = "/v2"
 NAME = V2 + "/{name:.+}"
 SECTION = "images"
 DIGEST = "Docker-Content-Digest"
-_SMALL = 256 << 10  # bytes that one look at a file reads at once
 
 
 class PageOf(msgspec.Struct, frozen=True):
@@ -48,6 +47,12 @@ class PageOf(msgspec.Struct, frozen=True):
 
     n: int = PAGE
     last: str = ""
+
+
+class ManifestQuery(msgspec.Struct, frozen=True):
+    """With ``look`` it is nobody's pull."""
+
+    look: bool = False
 
 
 class ReferrersQuery(msgspec.Struct, frozen=True):
@@ -130,11 +135,12 @@ def registry_routes(service: RegistryService, mirrors: Mirrors) -> list[Routes]:
         return answered(await service.look_at_manifest(call.found, reference))
 
     @api.add("GET", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
-    async def get_manifest(call: Call) -> web.Response:
+    async def get_manifest(call: Call, query: ManifestQuery) -> web.Response:
         """A manifest by a tag or a digest."""
         reference = _reference(call)
         await mirrors.bring_manifest(call.found, reference)
-        return answered(await service.manifest(call.found, reference))
+        ask = service.look_at_manifest if query.look else service.manifest
+        return answered(await ask(call.found, reference))
 
     def answered(found: KeptManifest) -> web.Response:
         headers = {hdrs.CONTENT_TYPE: found.media_type, DIGEST: found.digest, **OCI.headers}

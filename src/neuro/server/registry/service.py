@@ -1,14 +1,9 @@
-"""The registry's rules: who may pull and push what, and what a push leaves. Knows no HTTP.
-
-A push is authorized when its upload begins. The id of the upload, which nobody else is told, is
-good for the rest of it: so an upload that takes longer than its token lives is not lost.
-"""
+"""The registry's rules: who may pull and push what, and what a push leaves. Knows no HTTP."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,21 +13,20 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import NotFound, NotPermitted, TooManyRequests, Unavailable
+from neuro.domain.errors import NotFound, NotPermitted, Unavailable
 from neuro.domain.image_upkeep import ImageQuota
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables, manifest_tables, rule_tables
-from neuro.server.registry.blob_tables import FoundBlob, UploadRow
-from neuro.server.registry.blobs import BlobStore, Incoming
+from neuro.server.registry.blob_tables import FoundBlob
+from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.errors import (
     RegistryError,
     unknown_blob,
     unknown_manifest,
     unknown_repository,
-    unknown_upload,
 )
 from neuro.server.registry.manifest_tables import KeptManifest
 from neuro.server.registry.manifests import Descriptor, Manifest, parse_manifest
@@ -43,13 +37,13 @@ from neuro.server.registry.names import (
     digest_of,
     is_digest,
 )
-from neuro.server.registry.quotas import Quotas, does_not_fit
+from neuro.server.registry.quotas import Quotas
 from neuro.server.registry.rules import check_movable
+from neuro.server.registry.uploads import Uploads
 from neuro.server.threads import Threads
 
 THREADS = 8
 THREADS_PER_PERSON = 4
-MAX_UPLOADS = 1000  # of one person that have begun and not ended
 MAX_TAGS_AT_ONCE = 64
 PAGE = 1000
 # For how long a blob is kept that no image needs (yet, or any more), an image that nothing leads
@@ -93,6 +87,7 @@ class RegistryService:
         self._quotas = quotas or Quotas(0)
         self._now = now
         self._threads = Threads(THREADS, THREADS_PER_PERSON, "registry")
+        self.uploads = Uploads(database, store, self._quotas, self._threads, now)
         # How many bodies are coming in now; they share the memory for what is not written yet.
         self.receiving = 0
 
@@ -223,91 +218,6 @@ class RegistryService:
         )
 
     # Pushing
-
-    async def begin_upload(
-        self,
-        caller: Identity,
-        repository: Repository,
-        algorithm: str = DEFAULT_ALGORITHM,
-        size: int = 1,
-    ) -> UploadRow:
-        """Begin an upload of at least ``size`` bytes.
-
-        Raises TooManyRequests where the caller has begun too many, RegistryError DENIED where their
-        quota has no room for it.
-        """
-        upload = UploadRow(secrets.token_hex(16), repository.path, caller.user, algorithm)
-        now = self._now()
-
-        def add(connection: Connection) -> None:
-            self._quotas.check(connection, repository.owner, size)
-            if blob_tables.count_uploads(connection, caller.user) >= MAX_UPLOADS:
-                raise TooManyRequests(
-                    f"{MAX_UPLOADS} uploads of yours have begun and not ended, which is the most"
-                    " for one person: end some of them.",
-                    retry_after=60.0,
-                )
-            blob_tables.add_upload(connection, upload, now)
-
-        await self._database.write(add)
-        await self.in_thread(self.store.begin, upload.id)
-        return upload
-
-    async def upload(self, repository: Repository, upload_id: str) -> UploadRow:
-        """An upload that has begun. Raises RegistryError BLOB_UPLOAD_UNKNOWN."""
-        found = await self._database.read(lambda c: blob_tables.get_upload(c, upload_id))
-        if found is None or found.path != repository.path:
-            raise unknown_upload()
-        return found
-
-    async def continue_upload(self, upload: UploadRow, algorithm: str) -> Incoming:
-        """Go on with an upload; the caller closes it, in a thread. Raises RegistryError."""
-        theirs: list[str] = []
-        owner = Repository(upload.path).owner
-        room = await self._database.read(lambda c: self._quotas.room(c, owner, theirs))
-
-        def go_on() -> Incoming:
-            incoming = self.store.continue_upload(upload.id, algorithm)
-            if room is not None:
-                others = self.store.size_of_uploads(set(theirs) - {upload.id})
-                incoming.allow(room - others, does_not_fit(owner, room))
-            return incoming
-
-        return await self._threads.whole(go_on, Incoming.close)
-
-    async def pause_upload(self, upload: UploadRow) -> None:
-        """Keep an upload from now on for a while, in which nothing may come to it."""
-        now = self._now()
-        await self._database.write(lambda c: blob_tables.touch_upload(c, upload.id, now))
-
-    async def finish_upload(self, repository: Repository, incoming: Incoming, digest: str) -> None:
-        """Let what has arrived be a blob of the repository. Raises RegistryError DIGEST_INVALID."""
-        now = self._now()
-
-        def put(connection: Connection) -> None:
-            self._quotas.check_blob(connection, repository.owner, digest, incoming.size)
-            if not blob_tables.remove_upload(connection, incoming.upload_id):
-                raise unknown_upload()  # Whoever began it is gone.
-            blob_tables.put_blob(connection, repository, digest, incoming.size, now)
-            incoming.place(digest)
-
-        try:
-            await self.in_thread(incoming.finish, digest)
-            await self._database.write(put)
-        except RegistryError:
-            await self._database.write(lambda c: blob_tables.remove_upload(c, incoming.upload_id))
-            await self.in_thread(incoming.discard)
-            raise
-        await self.in_thread(self.store.keep, digest)
-
-    async def cancel_upload(self, upload: UploadRow) -> None:
-        """Forget an upload."""
-        await self._database.write(lambda c: blob_tables.remove_upload(c, upload.id))
-        await self.in_thread(self.store.discard, upload.id)
-
-    async def end_all_of(self, people: Collection[str]) -> None:
-        """Let people who are gone bring nothing more: an upload asks for no token."""
-        await self._database.write(lambda c: blob_tables.end_uploads_of(c, people))
 
     async def mount(
         self, caller: Identity, repository: Repository, digest: str, source: Repository | None

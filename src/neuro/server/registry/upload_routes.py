@@ -56,10 +56,10 @@ def add_upload_routes(
                 return _there(repository, digest)
         algorithm = check_algorithm(query.get("digest-algorithm", DEFAULT_ALGORITHM))
         if "digest" not in query:
-            upload = await service.begin_upload(call.identity, repository, algorithm)
+            upload = await service.uploads.begin(call.identity, repository, algorithm)
             return _going_on(202, upload, 0)
         digest = parse_digest(query["digest"])
-        upload = await service.begin_upload(
+        upload = await service.uploads.begin(
             call.identity, repository, algorithm_of(digest), call.request.content_length or 1
         )
         return await finish_with(call, repository, upload, digest)
@@ -78,14 +78,14 @@ def add_upload_routes(
         """The next piece of an upload, or all of it."""
         upload = await found(call)
         with working_for(person_of(upload.person)):
-            incoming = await service.continue_upload(upload, upload.algorithm)
+            incoming = await service.uploads.go_on(upload, upload.algorithm)
             try:
                 await _receive(call, service, incoming)
             except WrongOffset as error:
                 return _wrong_offset(call, upload, error)
             finally:
                 await service.in_thread(incoming.close)
-            await service.pause_upload(upload)
+            await service.uploads.pause(upload)
             return _going_on(202, upload, incoming.size)
 
     @going_on.add(
@@ -100,21 +100,21 @@ def add_upload_routes(
     @going_on.add("DELETE", UPLOADS + "/{upload}", public=True, status=204, section=SECTION)
     async def cancel(call: Call) -> web.Response:
         """Forget an upload."""
-        await service.cancel_upload(await found(call))
+        await service.uploads.cancel(await found(call))
         return web.Response(status=204, headers=OCI.headers)
 
     async def found(call: Call) -> UploadRow:
         repository = parse_repository(call.segment("name"))
-        return await service.upload(repository, call.segment("upload"))
+        return await service.uploads.find(repository, call.segment("upload"))
 
     async def finish_with(
         call: Call, repository: Repository, upload: UploadRow, digest: str
     ) -> web.Response:
         with working_for(person_of(upload.person)):
-            incoming = await service.continue_upload(upload, algorithm_of(digest))
+            incoming = await service.uploads.go_on(upload, algorithm_of(digest))
             try:
                 await _receive(call, service, incoming)
-                await service.finish_upload(repository, incoming, digest)
+                await service.uploads.finish(repository, incoming, digest)
             except WrongOffset as error:
                 return _wrong_offset(call, upload, error)
             finally:
