@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from neuro.builder.arguments import VOLUMES
 from neuro.engines.sandbox.probing import PACKAGE_ROOT
-from tests.builder.table import Case
+from tests.builder.table import Case, set_modes
 
 _MARK = "result: "
 TESTS, PLACE = Path(__file__).parents[1], "/given/tests"
@@ -52,6 +54,38 @@ def with_registry() -> None:
             print(_MARK + json.dumps(found), flush=True)
 
 
+def stopped_in_push() -> None:
+    """Build once and stop it while its first layer is pushed, and build again."""
+    from tests.builder.registry import place
+
+    with place(Path("/cache"), context=Path("/workspace")) as here:
+        reached, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reached.set()
+            go_on.wait()
+
+        (here.context / "Dockerfile").write_text(f"FROM {here.host}/base/small:v1\nWORKDIR /w\n")
+        start = f"import sys; sys.path[:0] = [{PACKAGE_ROOT!r}]"
+        code = f"{start}; from neuro.builder.program import main; main()"
+        words = [f"--insecure-registry={here.host}", f"--destination={here.host}/me/made:v1"]
+        for is_first in (True, False):
+            here.registry.before_upload = hold if is_first else lambda: None
+            argv = [sys.executable, "-c", code, *words]
+            with subprocess.Popen(argv, stdout=subprocess.PIPE, env={}) as building:
+                if is_first:
+                    reached.wait()
+                    building.send_signal(signal.SIGTERM)
+                out, _ = building.communicate()
+                go_on.set()
+            found = {"code": building.returncode, "said": out.decode()}
+            try:
+                found["layers"] = here.layers()
+            except KeyError:
+                found["layers"] = None
+            print(_MARK + json.dumps(found), flush=True)
+
+
 def timed() -> None:
     """Seconds of the whole program, again and again: cached, with one RUN, and without."""
     found: dict[str, list[float]] = {"cached": [], "one": [], "none": []}
@@ -75,6 +109,7 @@ def table() -> None:
     from neuro.dockerfile.tree import DockerfileError
     from tests.builder.built import build
 
+    set_modes(Path("/context"))
     for words in json.loads(os.environ["CASES"]):
         case = Case(**words)
         found: dict[str, Any] = {}
@@ -87,7 +122,8 @@ def table() -> None:
                 target=case.target,
                 arguments=case.arguments,
             ) as built:
-                found = {"files": built.files(), "output": built.output}
+                found = {"files": built.files(), "config": built.config()}
+                found["output"] = built.output
         except (BuildFault, DockerfileError) as error:
             found = {"error": str(error)}
         print(_MARK + json.dumps(found), flush=True)
