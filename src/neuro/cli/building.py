@@ -17,19 +17,27 @@ from typing import TYPE_CHECKING, NamedTuple
 from neuro.cli.context import Context
 from neuro.cli.failures import BAD_VALUE, Failure
 from neuro.client.build_context import Item, context_items, ignored_in
-from neuro.client.builds import CONTEXT, DOCKERFILE, SENT, Build, Secret, build_request
+from neuro.client.builds import CONTEXT, DOCKERFILE, LIFE_SPAN, SENT, Build, Secret, build_request
 from neuro.client.job_request import Where, environment
 from neuro.dockerfile.parser import MAX_BYTES, parse
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.errors import InvalidInput, NotFound, PlatformError
 from neuro.domain.images import OwnImage
-from neuro.domain.jobs import Job, Volume
+from neuro.domain.jobs import Job, Reason, Volume
 from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
     from neuro.cli.storage.progress import CommandProgress
 
+# What to do about a build that its Dockerfile has not ended.
+_ENDED = {
+    Reason.NOT_FOUND: "Build it again: the steps that were done are kept.",
+    Reason.LIFE_SPAN_ENDED: (
+        f"A build may take {LIFE_SPAN}. Build it again: the steps that were done are kept."
+        " `neuro job bump-life-span JOB 1d` gives a build that goes on another day."
+    ),
+}
 _SENT = "storage:.builds"
 _STORAGE = "storage:"
 MAX_SECRET = 512 * 1024
@@ -109,6 +117,8 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
         for notice in submitted.notices:
             context.out.note(notice)
         code = _watch(context, submitted.job, log)
+        if code != 0:
+            _advise(context, submitted.job)
     if code != 0 or not wanted.images:
         return Built(code, submitted.job)
     first = wanted.images[0]
@@ -417,6 +427,14 @@ def _watch(context: Context, job: Job, log: int) -> int:
         progress.end()
         _kill(context, job)
         raise
+
+
+def _advise(context: Context, job: Job) -> None:
+    """Say what to do where the platform ended the build."""
+    reason = context.run(context.client.jobs.get(job.id)).history.reason
+    for known, advice in _ENDED.items():
+        if reason == known:
+            context.out.say(advice)
 
 
 def _kill(context: Context, job: Job) -> None:
