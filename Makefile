@@ -7,6 +7,7 @@
 #   make test-docker  the whole contract of engines on a Docker daemon: minutes
 #   make test-newer-docker  the same on the newest Docker, built of Go modules: half an hour the
 #                first time (DAEMONS=forky: on the Docker and the podman of that Debian)
+#   make reference  ask the newest BuildKit again what it makes of the table of Dockerfiles
 #   make fuzz    20,000 random jobs against the fence around jobs, 500 kills of a bake: hours
 #   make mutants  take each access check away and see that the tests notice: two minutes
 #   make lint    formatting, rules, types, layers, documentation
@@ -40,7 +41,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast test-docker test-newer-docker fuzz mutants lint base-image bench wheel docs format lock clean
+.PHONY: help setup demo test test-fast test-docker test-newer-docker reference fuzz mutants lint base-image bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -84,6 +85,10 @@ test-docker: $(DEMO)
 DAEMONS ?= newest
 test-newer-docker: $(DEMO)
 	@$(BIN)/python -m tests.engines.newer_daemons $(DAEMONS) $(TESTS)
+
+# The tests compare our builder with what this writes: tests/builder/record.json.
+reference: $(DEMO)
+	@$(BIN)/python -m tests.engines.newer_daemons newest -- -m tests.builder.record
 
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 NEURO_FUZZ_VERDICTS=10000 $(BIN)/python -m pytest \

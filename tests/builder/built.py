@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from neuro.builder import files
 from neuro.builder.arguments import Secret
@@ -19,6 +20,7 @@ from neuro.builder.bases import Bases
 from neuro.builder.building import Building
 from neuro.builder.cache import Cache
 from neuro.builder.credentials import Credentials
+from neuro.builder.exporting import OfLayer, composed
 from neuro.builder.reporting import Report
 from neuro.builder.running import Running
 from neuro.builder.sources import ANYWHERE
@@ -41,6 +43,17 @@ class Built:
     def files(self) -> dict[str, Entry]:
         with self.tree.view() as view:
             return listing(view)
+
+    def config(self) -> dict[str, Any]:
+        """The image's configuration, as it is pushed."""
+        layers = []
+        with tempfile.TemporaryDirectory() as place:
+            for layer in self.tree.layers:
+                source = OfLayer(layer, place)
+                layers.append((layer, source.packed()))
+                source.close()
+        made = composed(self.image, self.tree.base, layers)
+        return json.loads(made.config)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -94,7 +107,3 @@ def listing(view: View) -> dict[str, Entry]:
         kind = stat.S_IFMT(one.status.st_mode)
         found[entry.path] = (oct(kind), oct(mode), view.owner(one), content)
     return found
-
-
-def plain_config(image: Image) -> dict[str, object]:
-    return msgspec.to_builtins(image)  # type: ignore[no-any-return]

@@ -45,7 +45,7 @@ def in_job(context: Path, tmp_path_factory: pytest.TempPathFactory) -> InJob:
                 memory=1024 * MIB,
                 env={**_LIBRARIES, **env},
                 volumes=(
-                    mounted(source=context, target="/context"),
+                    mounted(source=context, target="/context", read_only=False),
                     mounted(source=inside.TESTS, target=inside.PLACE),
                 ),
                 patience=300.0,

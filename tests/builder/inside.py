@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from typing import Any
 import msgspec
 
 from neuro.builder.arguments import VOLUMES
-from neuro.engines.images.reach import of_environment
+from neuro.engines.images.reach import as_environment, of_environment, plain
 from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
-from tests.builder.table import Case
+from tests.builder.table import Case, set_modes
 
 _MARK = "result: "
 TESTS, PLACE = Path(__file__).parents[1], "/given/tests"
@@ -60,6 +62,39 @@ def reach() -> None:
     print(_MARK + json.dumps(msgspec.structs.asdict(of_environment(os.environ))))
 
 
+def stopped_in_push() -> None:
+    """Build once and stop it while its first layer is pushed, and build again."""
+    from tests.builder.registry import place
+
+    with place(Path("/cache"), context=Path("/workspace")) as here:
+        reached, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reached.set()
+            go_on.wait()
+
+        (here.context / "Dockerfile").write_text(f"FROM {here.host}/base/small:v1\nWORKDIR /w\n")
+        start = f"import sys; sys.path[:0] = [{PACKAGE_ROOT!r}]"
+        code = f"{start}; from neuro.builder.program import main; main()"
+        words = [f"--destination={here.host}/me/made:v1"]
+        for is_first in (True, False):
+            here.registry.before_upload = hold if is_first else lambda: None
+            argv = [sys.executable, "-c", code, *words]
+            reach = as_environment(plain(here.host))
+            with subprocess.Popen(argv, stdout=subprocess.PIPE, env=reach) as building:
+                if is_first:
+                    reached.wait()
+                    building.send_signal(signal.SIGTERM)
+                out, _ = building.communicate()
+                go_on.set()
+            found = {"code": building.returncode, "said": out.decode()}
+            try:
+                found["layers"] = here.layers()
+            except KeyError:
+                found["layers"] = None
+            print(_MARK + json.dumps(found), flush=True)
+
+
 def timed() -> None:
     """Seconds of the whole program, again and again: cached, with one RUN, and without."""
     found: dict[str, list[float]] = {"cached": [], "one": [], "none": []}
@@ -83,6 +118,7 @@ def table() -> None:
     from neuro.dockerfile.tree import DockerfileError
     from tests.builder.built import build
 
+    set_modes(Path("/context"))
     for words in json.loads(os.environ["CASES"]):
         case = Case(**words)
         found: dict[str, Any] = {}
@@ -95,7 +131,8 @@ def table() -> None:
                 target=case.target,
                 arguments=case.arguments,
             ) as built:
-                found = {"files": built.files(), "output": built.output}
+                found = {"files": built.files(), "config": built.config()}
+                found["output"] = built.output
         except (BuildFault, DockerfileError) as error:
             found = {"error": str(error)}
         print(_MARK + json.dumps(found), flush=True)

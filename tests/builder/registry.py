@@ -54,6 +54,15 @@ class Place:
                 found.append(sorted(tar.getnames()))
         return found
 
+    def contents(self, name: str, repository: str = "me/made", tag: str = "v1") -> bytes:
+        """What is in a file of the highest layer of what was pushed."""
+        manifest = json.loads(self.registry.manifest(repository, tag)[1])
+        body = io.BytesIO(self.registry.blobs[manifest["layers"][-1]["digest"]])
+        with tarfile.open(fileobj=body) as tar:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
 
 @contextmanager
 def place(folder: Path, busybox: bytes = b"", context: Path | None = None) -> Iterator[Place]:

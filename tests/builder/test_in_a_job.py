@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import signal
 from typing import Any
 
 import pytest
 
 from tests.builder.conftest import InJob
-from tests.builder.table import BUSYBOX, COMMANDS, Case
+from tests.builder.table import BUSYBOX
 
 pytestmark = [
     pytest.mark.slow,
@@ -142,20 +142,14 @@ def test_a_build_is_told_where_it_may_go(in_job: InJob) -> None:
     assert "169.254.0.0/16" in told["closed"]
 
 
-def test_commands_leave_what_they_should(in_job: InJob) -> None:
-    cases = [Case(text) for text in COMMANDS]
-    built = in_job("table", {"CASES": json.dumps([case._asdict() for case in cases])})
+def test_a_build_that_is_stopped_while_it_pushes_leaves_no_image_and_all_layers(
+    in_job: InJob,
+) -> None:
+    stopped, again = in_job("stopped_in_push", {})
 
-    wrong = []
-    for one, (text, wanted) in zip(built, COMMANDS.items(), strict=True):
-        if "chown" in text and os.geteuid() != 0:
-            continue  # nobody can give files away there
-        if isinstance(wanted, str):
-            if wanted not in one.get("error", ""):
-                wrong.append((text, wanted, one))
-            continue
-        found = {path: one.get("files", {}).get(path) for path in wanted}
-        shown = {path: entry and [*entry[1:3]] for path, entry in found.items()}
-        if shown != wanted:
-            wrong.append((text, wanted, shown if "files" in one else one))
-    assert not wrong, "\n".join(map(str, wrong))
+    assert stopped["code"] == 128 + signal.SIGTERM
+    assert stopped["said"].endswith("The build was stopped.\n")
+    assert stopped["layers"] is None
+    assert again["code"] == 0, again["said"]
+    assert "CACHED" in again["said"]
+    assert len(again["layers"]) == 3

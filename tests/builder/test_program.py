@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from neuro.builder.copying import Copying
 from neuro.builder.program import run
 from neuro.engines.images.reach import Reach, as_environment
 from tests.builder.registry import Place, place
@@ -138,6 +140,9 @@ def test_a_base_whose_registry_is_away_is_what_it_was(here: Place, tmp_path: Pat
         ("FROM BASE\nCOPY b.txt /x\n", "There is no 'b.txt'."),
         ("FROM BASE\nCOPY b.txt /x\n", "Did you mean 'a.txt'?"),
         ("FROM BASE\nCOPY b.txt /x\n", 'in "Dockerfile", line 2, column 1'),
+        ("FROM BASE\nCOPY b/c/d /x\n", "There is no 'b/c/d'.\n"),
+        ("FROM BASE\nCOPY b/c/d /x\n", "There are Dockerfile, a.txt in the folder"),
+        ("FROM BASE\nCOPY a.txt/b/c /x\n", "'a.txt' is not a folder."),
         ("FROM BASE\nCOPY --chown=eve a.txt /x\n", "the image has no user 'eve'"),
         ("FROM BASE\nCOPY a.txt /bin\nCOPY a.txt /etc/passwd/x\n", "'/etc/passwd' is not a folder"),
         ("FROM image:made\n", "'image:made' has no registry in it."),
@@ -162,6 +167,41 @@ def test_a_registry_that_refuses_is_told(here: Place) -> None:
 
     assert code == 1
     assert "does not let you push" in said
+
+
+def test_what_a_registry_says_is_told_to_its_end(here: Place) -> None:
+    why = f"{'There is no room. ' * 20}Ask an administrator for more"
+    told = json.dumps({"errors": [{"code": "DENIED", "message": why}]}).encode()
+    here.registry.fails["/v2/me"] = 403, told
+
+    _, said = here.build("FROM BASE\nWORKDIR /w\n")
+
+    assert f"{why}.\n" in said
+
+
+def test_a_context_that_changes_meanwhile_is_told_and_leaves_no_layer(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = here.context / "a.txt"
+    file.write_text("a")
+    copy = Copying.run
+
+    def change_and_copy(copying: Copying) -> None:
+        file.write_text("changed")
+        copy(copying)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Copying, "run", change_and_copy)
+        code, said = here.build("FROM BASE\nCOPY a.txt /x\n")
+    file.write_text("a")
+    again, then = here.build("FROM BASE\nCOPY a.txt /x\n")
+
+    assert (code, again) == (1, 0), then
+    assert "Files of the context changed while they were copied.\n" in said
+    assert 'in "Dockerfile", line 2' in said
+    assert "Build again when nobody writes to it." in said
+    assert "CACHED" not in then
+    assert here.contents("x") == b"a"
 
 
 class _Files(http.server.BaseHTTPRequestHandler):

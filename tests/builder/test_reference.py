@@ -1,55 +1,107 @@
-"""Each Dockerfile of the table, built in a job here and by BuildKit: the files are the same."""
+"""Each Dockerfile of the table, built in a job here and by BuildKit: the image is the same."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.builder import buildkit
+from tests.builder import buildkit, record
 from tests.builder.conftest import InJob
-from tests.builder.table import BUSYBOX, CASES, OURS_ALONE, Case
+from tests.builder.record import Made, Record
+from tests.builder.table import BUSYBOX, CASES, COMMANDS, COMPARED, Case, write_context
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.docker,
-    pytest.mark.xdist_group("docker-buildkit"),
     pytest.mark.timeout(600),
+    pytest.mark.skipif(BUSYBOX is None, reason="needs a static busybox (apt: busybox-static)"),
 ]
 _PLACES = ("dev", "proc", "sys")
-_COMPARED = [case for case in CASES if case.text not in OURS_ALONE]
+_IDS = [f"{case.text[-60:]} {case.ignore}" for case in COMPARED]
+_ANEW = "run `make reference`"
 
 
 @pytest.fixture(scope="module")
-def ours(in_job: InJob) -> list[dict[str, Any]]:
-    """What came of all Dockerfiles here."""
+def ours(in_job: InJob) -> dict[str, dict[str, Any]]:
+    """What came of all Dockerfiles here, by what they are."""
+    found = in_job("table", {"CASES": json.dumps([case._asdict() for case in CASES])})
+    return {repr(case): one for case, one in zip(CASES, found, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def known() -> Record:
+    return record.load()
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a context for a BuildKit that is at hand."""
     why = buildkit.lacking()
-    if why is None and BUSYBOX is None:
-        why = "needs a static busybox (apt: busybox-static)"
     if why is not None:
         pytest.skip(why)
-    return in_job("table", {"CASES": json.dumps([case._asdict() for case in _COMPARED])})
+    folder = tmp_path_factory.mktemp("reference")
+    (folder / "context").mkdir()
+    write_context(folder / "context")
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("number", "case"),
-    enumerate(_COMPARED),
-    ids=[f"{case.text[-60:]} {case.ignore}" for case in _COMPARED],
-)
-def test_the_reference_makes_the_same(
-    number: int, case: Case, ours: list[dict[str, Any]], context: Path, tmp_path: Path
+@pytest.mark.root  # a plain user's files have one owner
+@pytest.mark.parametrize("case", COMPARED, ids=_IDS)
+def test_the_reference_made_the_same(
+    case: Case, ours: dict[str, dict[str, Any]], known: Record, context: Path
 ) -> None:
-    theirs = buildkit.build(case, context, tmp_path)
-    if theirs.is_older:
-        pytest.skip("its Dockerfile syntax is older than ours")
+    theirs = known.of(case)
+    assert theirs is not None, f"BuildKit was never asked: {_ANEW}"
+    built = ours[repr(case)]
 
-    if theirs.error:
-        assert "error" in ours[number], theirs.error
+    if theirs.is_error:
+        assert "error" in built
     else:
-        files = json.loads(json.dumps(theirs.files))
-        if case.runs:
-            # It leaves the places of its own mounts behind where an image has none.
-            files = {path: one for path, one in files.items() if path not in _PLACES}
-        assert ours[number].get("files") == files, ours[number]
+        assert "error" not in built, built
+        one = record.made(built["files"], built["config"], record.contents(context))
+        assert one.files == _files(theirs, case)
+        assert one.config == theirs.config
+
+
+def _files(theirs: Made, case: Case) -> dict[str, str]:
+    """What it made, without what it leaves of its own mounts where an image has no such place."""
+    if not case.runs:
+        return theirs.files
+    return {path: one for path, one in theirs.files.items() if path not in _PLACES}
+
+
+def test_the_record_is_of_this_table(known: Record) -> None:
+    assert known.forgotten() == [], _ANEW
+
+
+@pytest.mark.root
+@pytest.mark.docker
+@pytest.mark.timeout(3600)
+def test_the_record_is_what_the_reference_makes(known: Record, asked: Path) -> None:
+    wrong = {}
+    for case in COMPARED:
+        now = record.asked(case, asked / "context", asked)
+        if now is not None and now != known.of(case):
+            wrong[case] = now
+
+    assert wrong == {}, _ANEW
+
+
+def test_commands_leave_what_they_should(ours: dict[str, dict[str, Any]]) -> None:
+    wrong = []
+    for text, wanted in COMMANDS.items():
+        one = ours[repr(Case(text))]
+        if "chown" in text and os.geteuid() != 0:
+            continue  # nobody can give files away there
+        if isinstance(wanted, str):
+            if wanted not in one.get("error", ""):
+                wrong.append((text, wanted, one))
+            continue
+        found = {path: one.get("files", {}).get(path) for path in wanted}
+        shown = {path: entry and [*entry[1:3]] for path, entry in found.items()}
+        if shown != wanted:
+            wrong.append((text, wanted, shown if "files" in one else one))
+    assert not wrong, "\n".join(map(str, wrong))

@@ -3,7 +3,7 @@
 ``python -m tests.engines.newer_daemons WHICH [PYTEST'S WORDS]`` brings them into ``.cache/daemons``
 once, and runs the tests. WHICH is a release of Debian, whose Docker and podman run in the place of
 this machine's (``trixie``, ``forky``), or ``newest``: Docker and what it needs, built of their Go
-modules.
+modules. With ``--`` and Python's words it runs another program so.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ _MODULES = {
         "v1.5.3",
         ("-tags=seccomp", "-ldflags=-X main.version=1.5.3"),
     ),
+    # BuildKit's client: BuildKit itself is part of the daemon.
+    "docker-buildx": ("github.com/docker/buildx/cmd/buildx", "v0.38.2", ()),
 }
 _PACKAGES = (
     "docker.io podman runc conmon netavark aardvark-dns catatonit iproute2 iptables nftables"
@@ -106,23 +108,21 @@ def main() -> int:
     except Lacking as error:
         print(error, file=sys.stderr)
         return 2
-    failed = [mark for mark in marks if _run(mark, {setting: str(folder)}, words) != 0]
+    if words[:1] == ["--"]:
+        return _run(words[1:], {setting: str(folder)})
+    # By the mark's name alone, the whole contract of engines has it.
+    tests = ["-m", "pytest", *(words or ["tests/engines"]), "-m"]
+    failed = [mark for mark in marks if _run([*tests, mark], {setting: str(folder)}) != 0]
     if failed:
         print(f"tests failed on {which}: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _run(mark: str, setting: dict[str, str], words: Sequence[str]) -> int:
-    """Run what has a mark: by its name alone, the whole contract of engines has it."""
+def _run(words: Sequence[str], setting: dict[str, str]) -> int:
     # What the tests mount is to be seen by a daemon that has a userland of its own: see `unshare`
     # in docker_daemon.py.
-    command = ["unshare", "--mount", "--propagation", "shared", sys.executable, "-m", "pytest"]
-    return subprocess.run(
-        [*command, "-m", mark, *(words or ["tests/engines"])],
-        cwd=_CHECKOUT,
-        env=os.environ | setting,
-        check=False,
-    ).returncode
+    command = ["unshare", "--mount", "--propagation", "shared", sys.executable, *words]
+    return subprocess.run(command, cwd=_CHECKOUT, env=os.environ | setting, check=False).returncode
 
 
 if __name__ == "__main__":

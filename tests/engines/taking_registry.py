@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +19,7 @@ class TakingRegistry(SmallRegistry):
     Of each body with more than ``takes_at_once`` bytes it keeps so many, and cuts the connection.
     ``mounts`` are pairs of a repository and a digest that it gives away, ``forgets`` whether
     uploads are gone when their connection is. ``starts_at`` is where its addresses of uploads are.
+    ``before_upload`` is called when bytes of a blob are about to come.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,7 @@ class TakingRegistry(SmallRegistry):
         self.mounts: set[tuple[str, str]] = set()
         self.forgets = False
         self.starts_at = ""
+        self.before_upload: Callable[[], None] = lambda: None
         self.uploads: dict[int, bytearray] = {}
         self.asked: list[str] = []
         self.authorizations: set[str] = set()
@@ -78,6 +81,7 @@ class TakingRegistry(SmallRegistry):
         elif request.command == "GET":
             self._send_place(request, 204, repository, number)
         elif request.command == "PATCH":
+            self.before_upload()
             start = int(request.headers.get("Content-Range", "0-").partition("-")[0])
             if start != len(upload):
                 self._body(request)

@@ -22,7 +22,8 @@ def test_the_engine_suite_passes_as_a_plain_user() -> None:
         # The tests' own engines know no rights: they have been tried already.
         chosen = ["-m", "not root", "-k", "not [plain and not [memory"]
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
-        done = as_plain_user([*command, "tests/engines", "tests/builder/test_in_a_job.py"], place)
+        builder = [f"tests/builder/test_{name}.py" for name in ("in_a_job", "reference")]
+        done = as_plain_user([*command, "tests/engines", *builder], place)
 
         assert done.returncode == 0, done.stdout[-20_000:]
         assert " passed" in done.stdout

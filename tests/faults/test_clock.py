@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
-import struct
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from neuro.domain.bakes import Bake, BakeFilter
+from tests.faults.conftest import Clock
 from tests.faults.project import HEAD, Project, check_history, statuses, until_open
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
@@ -22,32 +20,6 @@ pytestmark = pytest.mark.compiler
 HOUR = timedelta(hours=1)
 # What takes longer than this has waited for an hour that was not there.
 LONGEST_SECONDS = 20.0
-
-Clock = Callable[[timedelta], None]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a process preloads whose clock is to be set."""
-    made = tmp_path_factory.mktemp("clock") / "clock.so"
-    source = Path(__file__).with_name("clock.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", made, source], check=True)
-    return made
-
-
-@pytest.fixture
-def clock(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """Sets the clock of all processes that are started from now on, and of what they start."""
-    path = tmp_path / "clock"
-    path.write_bytes(bytes(8))
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    monkeypatch.setenv("TEST_CLOCK", str(path))
-    with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 8) as offset:
-
-        def set_clock(by: timedelta) -> None:
-            offset[:] = struct.pack("=q", by // timedelta(microseconds=1) * 1000)
-
-        yield set_clock
 
 
 @pytest.fixture

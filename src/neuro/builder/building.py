@@ -177,7 +177,7 @@ class Building:
                 return found, False
         key = self._key(step, below, by_content=True)
         layer, is_new = self._cache.make(
-            key, lambda draft: self._fill(step, below, draft, task), anew=self._anew
+            key, lambda draft: self._fill_as(key, step, below, draft, task), anew=self._anew
         )
         if key != exact:
             self._cache.alias(exact, layer)
@@ -214,6 +214,20 @@ class Building:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     # Layers
+
+    def _fill_as(self, key: str, step: AnyStep, below: Tree, draft: Draft, task: Task) -> None:
+        """Fill a draft with what the key stands for. Raises BuildFault where it is more by now.
+
+        Jobs may write to a context in the storage meanwhile: the layer would be found later for
+        files that it has not.
+        """
+        self._fill(step, below, draft, task)
+        is_of_context = any(isinstance(one, ContextFiles) for one in inputs(step))
+        if is_of_context and self._key(step, below, by_content=True) != key:
+            raise BuildFault(
+                "Files of the context changed while they were copied.",
+                "Build again when nobody writes to it.",
+            )
 
     def _fill(self, step: AnyStep, below: Tree, draft: Draft, task: Task) -> None:
         if isinstance(step, Execute):

@@ -274,19 +274,30 @@ def _unescaped(pattern: str) -> str:
 
 def missing(path: str, view: View) -> BuildFault:
     """What to say of a source that is not there, with a name that is close to it."""
-    folder, _, name = path.rpartition("/")
-    above = view.real(folder)
-    names = view.names(above)[:_MOST_NAMES] if view.is_folder(above) else []
-    link = view.find(f"{above}/{name}".strip("/"))
+    sentence = f"There is no '{path}'."
+    wanted = path
+    parts = path.split("/")
+    for number in range(1, len(parts)):
+        above = "/".join(parts[:number])
+        found = view.follow(above)
+        if found is None:
+            wanted = above
+            break
+        if not found.is_folder:
+            return BuildFault(sentence, f"'{above}' is not a folder.")
+    folder, _, name = wanted.rpartition("/")
+    real = view.real(folder)
+    names = view.names(real)[:_MOST_NAMES]
+    link = view.find(f"{real}/{name}".strip("/"))
     if link is not None and link.is_link:
-        target = view.read_link(link)
-        return BuildFault(f"'{path}' is a link to '{target}', which is not there.")
+        dangling = f"'{wanted}' is a link to '{view.read_link(link)}', which is not there."
+        return BuildFault(dangling) if wanted == path else BuildFault(sentence, dangling)
     near = closest(name, names)
     if near is not None:
-        return BuildFault(f"There is no '{path}'.", f"Did you mean '{join(folder, near)}'?")
+        return BuildFault(sentence, f"Did you mean '{join(folder, near)}'?")
     where = f"'{folder}'" if folder else "the folder that it is copied from"
     hint = f"There are {', '.join(names[:10])} in {where}." if names else f"{where} is empty."
-    return BuildFault(f"There is no '{path}'.", hint[0].upper() + hint[1:])
+    return BuildFault(sentence, hint[0].upper() + hint[1:])
 
 
 # What decides a COPY's content, for the key of its layer.

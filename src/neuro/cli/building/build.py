@@ -11,11 +11,20 @@ from neuro.cli.building.source import build_arguments, source_of
 from neuro.cli.building.wanted import Wanted
 from neuro.cli.context import Context
 from neuro.cli.failures import Failure
-from neuro.client.builds import Build, build_request
+from neuro.client.builds import LIFE_SPAN, Build, build_request
 from neuro.client.job_request import Where
 from neuro.domain.errors import NotFound, PlatformError
 from neuro.domain.images import OwnImage
-from neuro.domain.jobs import Job
+from neuro.domain.jobs import Job, Reason
+
+# What to do about a build that its Dockerfile has not ended.
+_ENDED = {
+    Reason.NOT_FOUND: "Build it again: the steps that were done are kept.",
+    Reason.LIFE_SPAN_ENDED: (
+        f"A build may take {LIFE_SPAN}. Build it again: the steps that were done are kept."
+        " `neuro job bump-life-span JOB 1d` gives a build that goes on another day."
+    ),
+}
 
 
 class Built(NamedTuple):
@@ -63,6 +72,8 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
         for notice in submitted.notices:
             context.out.note(notice)
         code = _watch(context, submitted.job, log)
+        if code != 0:
+            _advise(context, submitted.job)
     if code != 0 or not wanted.images:
         return Built(code, submitted.job)
     first = wanted.images[0]
@@ -119,6 +130,14 @@ def _watch(context: Context, job: Job, log: int) -> int:
         progress.end()
         _kill(context, job)
         raise
+
+
+def _advise(context: Context, job: Job) -> None:
+    """Say what to do where the platform ended the build."""
+    reason = context.run(context.client.jobs.get(job.id)).history.reason
+    for known, advice in _ENDED.items():
+        if reason == known:
+            context.out.say(advice)
 
 
 def _kill(context: Context, job: Job) -> None:

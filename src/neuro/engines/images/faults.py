@@ -35,8 +35,11 @@ def refused(sentence: str) -> ImageFault:
     return ImageFault(FaultKind.REFUSED, sentence)
 
 
-def shown(name: bytes | str) -> str:
-    """A name from an archive as a person can read it in a sentence: one line, not too long."""
+def shown(name: bytes | str, most: int = 200) -> str:
+    """What an archive or a registry says, as a person can read it in a sentence.
+
+    One line, of no more than ``most`` characters of it.
+    """
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
-    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:200])
-    return text if len(name) <= 200 else f"{text}…"
+    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:most])
+    return text if len(name) <= most else f"{text}…"

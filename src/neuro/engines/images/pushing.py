@@ -178,7 +178,8 @@ class Push:
     def _has(self, blob: Descriptor) -> bool:
         self._check()
         with self._registry.asked("HEAD", f"blobs/{blob.digest}", {}) as answer:
-            if answer.status == 404:
+            # What is refused here has no body that says why: the upload's answer has.
+            if answer.status in (401, 403, 404):
                 return False
             self._expect(answer, 200)
             return True
@@ -261,6 +262,8 @@ class Push:
         why, name = reason(answer), self._name
         if answer.status in (401, 403, 404):
             sentence = f"The registry {name} does not let you push {self._reference}: {why}."
+            if answer.status == 404:
+                sentence += " Push under a name of your own, or ask its owner to let you write it."
             raise ImageFault(FaultKind.DENIED, sentence)
         if answer.status == 507:
             raise ImageFault(FaultKind.NO_ROOM, f"The registry {name} has no room: {why}.")

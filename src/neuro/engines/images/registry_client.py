@@ -33,6 +33,7 @@ _SECONDS = 60.0  # that a registry may say nothing
 _WHOLE_SECONDS = 300.0  # for a manifest, a config or a token to come
 _MOST_REDIRECTS = 5
 _LARGEST_ANSWER = 64 << 10  # of what is no manifest and no blob
+_LONGEST_REASON = 600  # characters: a sentence or two, and what to do
 _REDIRECTS = (301, 302, 303, 307, 308)
 Body = Callable[[], Iterable[bytes]]  # from its beginning, each time that it is called
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
@@ -375,4 +376,6 @@ def reason(answer: Answer) -> str:
         text = error.get("message") or error.get("details") or error.get("code")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return otherwise
-    return shown(text.strip().rstrip(".")) if isinstance(text, str) and text.strip() else otherwise
+    if not isinstance(text, str) or not text.strip():
+        return otherwise
+    return shown(text.strip().rstrip("."), _LONGEST_REASON)
