@@ -54,6 +54,7 @@ from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of, unless_l
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
+_BUILDS = (1, 41)  # the API of Docker 20.10, whose BuildKit is complete
 _DEFAULT_NETWORK = "bridge"  # what the daemon has unless it was told otherwise
 _DEVICES = "/dev"
 _HOOK = "nvidia-container-runtime-hook"
@@ -104,6 +105,11 @@ class DockerEngine(SupervisedRuns):
     def host_address(self) -> str:
         """Where a run reaches the ports of this machine that it was given."""
         return self._host_address
+
+    @property
+    def build_daemon(self) -> str:
+        """Where the daemon is asked to build images; empty where it is not."""
+        return self._socket if self._settings.builds else ""
 
     @property
     def files_owner(self) -> int | None:
@@ -338,7 +344,14 @@ def examine(settings: DockerSettings) -> tuple[str, str, bool]:
     socket = socket_path(settings.host, os.environ, settings.places)
     with _refusing(socket):
         version = api.Daemon(socket).version()
-        return socket, asking.chosen_version(version), version.is_podman
+        chosen = asking.chosen_version(version)
+    if settings.builds and (version.is_podman or asking.numbers(chosen) < _BUILDS):
+        lacks = "podman's service has no BuildKit" if version.is_podman else "it is too old"
+        raise EngineFault(
+            f'the daemon at {socket} cannot build images, as builder = "buildkit" asks: {lacks}.'
+            " Install Docker 20.10 or newer, or remove that line"
+        )
+    return socket, chosen, version.is_podman
 
 
 @contextmanager

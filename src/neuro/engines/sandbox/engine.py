@@ -252,7 +252,7 @@ class SandboxEngine(SupervisedRuns):
             raise EngineFault("Only a run that builds images has the cache of a build.")
         settings = self._settings
         calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
-        request = replace(request, nesting=calls.hex())
+        request = replace(request, nesting=calls.hex(), daemon=spec.build_daemon)
         if not spec.build_cache:
             return request
         try:
