@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.cli.on_docker import inside, push
 from tests.cli.platform import NEURO, PATIENCE, Home
 from tests.engines import docker_daemon
 
@@ -29,25 +28,12 @@ builder = "buildkit"
 @pytest.fixture
 def person(tmp_path: Path) -> Iterator[Home]:
     """Somebody in the network of the daemon, whose platform builds with it."""
-    inside = ("nsenter", "--net", "--target", str(docker_daemon.process()))
-    home = Home(tmp_path / "home", inside)
+    home = Home(tmp_path / "home", inside())
     (home.data_dir / "server.toml").write_text(_SETTINGS)
     where = f"unix://{docker_daemon.socket_path()}"
     home.ok("up", "--port", "0", NEURO_ENGINE="docker", DOCKER_HOST=where)
     yield home
     home.run("down")
-
-
-def _push(person: Home, image: str, name: str) -> None:
-    login = json.loads((person.data_dir / "run" / "owner.json").read_text())
-    registry = urlsplit(login["url"]).netloc
-    own = {**os.environ, "DOCKER_CONFIG": str(person.folder / "docker")}
-    words = ("login", "--username", "token", "--password-stdin", registry)
-    docker_daemon.docker(*words, input=login["token"], env=own)
-    pushed = f"{registry}/{login['user']}/{name}"
-    docker_daemon.docker("tag", image, pushed)
-    docker_daemon.docker("push", pushed, env=own)
-    docker_daemon.docker("rmi", pushed)
 
 
 def _context(folder: Path, dockerfile: str) -> str:
@@ -57,7 +43,7 @@ def _context(folder: Path, dockerfile: str) -> str:
 
 
 def test_a_job_runs_in_an_image_that_the_daemon_has_built(person: Home, tmp_path: Path) -> None:
-    _push(person, docker_daemon.IMAGE, "small:v1")
+    push(person, docker_daemon.IMAGE, "small:v1")
     text = "FROM image:small:v1\nCOPY words /words\nRUN cat /words >/made; echo $((6 * 7))\n"
     context = _context(tmp_path / "context", text)
     (tmp_path / "context" / "words").write_text("hello\n")
@@ -95,7 +81,7 @@ def _process(*words: str) -> int:
 
 
 def test_a_build_ends_with_its_job(person: Home, tmp_path: Path) -> None:
-    _push(person, docker_daemon.IMAGE, "small:v1")
+    push(person, docker_daemon.IMAGE, "small:v1")
     text = "FROM image:small:v1\nRUN echo begun; exec sleep 98765\n"
     words = ("image", "build", "-t", "image:never:v1", _context(tmp_path / "context", text))
     with subprocess.Popen(
