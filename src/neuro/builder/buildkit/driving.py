@@ -196,10 +196,13 @@ class Driving:
         return {name: value for name, value in query.items() if value}
 
     def _password(self, host: str) -> PullCredentials | None:
+        """What the daemon is told of a registry, by the host that it asks."""
         own = self._options.own
         if own is not None and host == self._place.registry:
-            host = own[0]
-        return self._credentials.of(DOCKER_HUB if host.endswith(DOCKER_HUB) else host)
+            # People know it by other names; so does the file of passwords that they may bring.
+            names = [own[0], *(name for name, at in self._options.places.items() if at == own[0])]
+            return next(filter(None, map(self._credentials.of, names)), None)
+        return self._credentials.of(DOCKER_HUB if host.endswith(f".{DOCKER_HUB}") else host)
 
     def _secret(self, name: str) -> bytes | None:
         return secret_files.content(self._options.secrets, self._order.sources, name)
