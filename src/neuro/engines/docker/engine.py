@@ -36,6 +36,7 @@ from neuro.engines.base import (
     Usage,
 )
 from neuro.engines.docker import api, containers, launcher_program, making, volumes
+from neuro.engines.docker.finding import cannot_build
 from neuro.engines.docker.gpus import (
     asked_for,
     devices_of,
@@ -54,7 +55,6 @@ from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of, unless_l
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
-_BUILDS = (1, 41)  # the API of Docker 20.10, whose BuildKit is complete
 _DEFAULT_NETWORK = "bridge"  # what the daemon has unless it was told otherwise
 _DEVICES = "/dev"
 _HOOK = "nvidia-container-runtime-hook"
@@ -345,10 +345,9 @@ def examine(settings: DockerSettings) -> tuple[str, str, bool]:
     with _refusing(socket):
         version = api.Daemon(socket).version()
         chosen = asking.chosen_version(version)
-    if settings.builds and (version.is_podman or asking.numbers(chosen) < _BUILDS):
-        lacks = "podman's service has no BuildKit" if version.is_podman else "it is too old"
+    if settings.builds and (lack := cannot_build(version)) is not None:
         raise EngineFault(
-            f'the daemon at {socket} cannot build images, as builder = "buildkit" asks: {lacks}.'
+            f'the daemon at {socket} cannot build images, as builder = "buildkit" asks: {lack}.'
             " Install Docker 20.10 or newer, or remove that line"
         )
     return socket, chosen, version.is_podman
