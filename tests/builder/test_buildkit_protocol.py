@@ -128,6 +128,22 @@ def test_steps_are_told_in_our_manner() -> None:
     assert (trace.failure.step, trace.failure.output[0]) == ("RUN a", "0.000 one")
 
 
+def test_each_quarter_of_what_is_fetched_is_told_once() -> None:
+    out = io.StringIO()
+    trace = Trace(Report(out, lambda: 0.0))
+
+    def status(name: str, here: int, size: int) -> bytes:
+        said = field(1, name) + field(2, "d") + field(4, here) + field(5, size)
+        return inner(2, said)
+
+    trace.take(_status(status("a", 1, 2)))  # of a step that nobody has told of
+    trace.take(_status(inner(1, field(1, "d") + field(3, "[1/1] FROM x") + inner(5, b""))))
+    for here in range(5):
+        trace.take(_status(status("a", 2 * here, 8), status("b", here, 4), status("c", here, 0)))
+
+    assert out.getvalue().splitlines() == ["#1 [1/1] FROM x", "#1 0%", "#1 25%", "#1 50%", "#1 75%"]
+
+
 @given(st.text() | st.binary().map(lambda body: base64.b64encode(body).decode()))
 def test_a_record_that_cannot_be_read_is_refused(record: str) -> None:
     with suppress(ValueError):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from neuro.builder.buildkit import protobuf
 from neuro.builder.reporting import Report, Task
 
-_VERTEX, _LOG = 1, 3
-_MOST = 10_000  # of its steps that are followed
+_VERTEX, _STATUS, _LOG = 1, 2, 3
+_MOST = 10_000  # of its steps that are followed, and of what these fetch
+_ALMOST = 0.99  # that something is done is said by its step
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Trace:
         self._report = report
         self._tasks: dict[bytes, Task] = {}
         self._over: set[bytes] = set()
+        self._fetched: dict[bytes, dict[bytes, tuple[int, int]]] = {}
 
     def take(self, record: str) -> None:
         """One record, as the daemon's answer has it; nothing for an empty one.
@@ -53,6 +55,8 @@ class Trace:
         for name, value in protobuf.fields(status):
             if name == _VERTEX and isinstance(value, bytes):
                 self._vertex(_vertex(value))
+            elif name == _STATUS and isinstance(value, bytes):
+                self._status(value)
             elif name == _LOG and isinstance(value, bytes):
                 self._log(value)
 
@@ -73,6 +77,26 @@ class Trace:
         elif vertex.is_done or vertex.is_cached:
             self._over.add(vertex.digest)
             task.end(cached=vertex.is_cached)
+
+    def _status(self, message: bytes) -> None:
+        """How much there is of one of the things that a step fetches, such as a layer."""
+        one, digest, here, size = b"", b"", 0, 0
+        for name, value in protobuf.fields(message):
+            if name == 1 and isinstance(value, bytes):
+                one = value
+            elif name == 2 and isinstance(value, bytes):
+                digest = value
+            elif name == 4 and isinstance(value, int):
+                here = value
+            elif name == 5 and isinstance(value, int):
+                size = value
+        task = self._tasks.get(digest)
+        known = self._fetched.setdefault(digest, {}) if task is not None else {}
+        if task is None or size <= 0 or digest in self._over or len(known) >= _MOST:
+            return
+        known[one] = min(here, size), size
+        share = sum(part for part, _ in known.values()) / sum(whole for _, whole in known.values())
+        task.share(min(share, _ALMOST))
 
     def _log(self, message: bytes) -> None:
         digest, stream, piece = b"", 1, b""
