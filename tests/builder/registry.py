@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,15 +27,23 @@ class Place:
         self.near = [host]  # what the platform lets it reach on this machine
         self._cache = folder / "cache"
 
-    def build(self, dockerfile: str, *words: str, to: str = "me/made:v1") -> tuple[int, str]:
-        """The exit code, and what was said."""
+    def build(
+        self,
+        dockerfile: str,
+        *words: str,
+        to: str = "me/made:v1",
+        env: Mapping[str, str] | None = None,
+        socket: str = "",
+    ) -> tuple[int, str]:
+        """The exit code, and what was said. ``socket`` is that of a daemon that builds."""
         text = dockerfile.replace("BASE", f"{self.host}/base/small:v1")
         (self.context / "Dockerfile").write_text(text)
         argv = [f"--context={self.context}", f"--insecure-registry={self.host}", *words]
         if to:
             argv.append(f"--destination={self.host}/{to}")
         out = io.StringIO()
-        code = run(argv, as_environment(plain(*self.near)), out, str(self._cache))
+        told = {**as_environment(plain(*self.near)), **(env or {})}
+        code = run(argv, told, out, str(self._cache), socket)
         return code, out.getvalue()
 
     def config(self, repository: str = "me/made", tag: str = "v1") -> dict[str, object]:

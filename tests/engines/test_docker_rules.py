@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from neuro.docker.asking import Version, chosen_version
+from neuro.docker.asking import Component, Version, chosen_version
 from neuro.docker.images import Image, ImageConfig, Step, name_and_tag
 from neuro.engines.base import EngineFault
 from neuro.engines.docker.api import Container, ContainerState, Daemon, Info
@@ -19,6 +19,7 @@ from neuro.engines.docker.containers import (
     search_path,
     unfit,
 )
+from neuro.engines.docker.finding import cannot_build
 from neuro.engines.docker.gpus import (
     asked_for,
     devices_of,
@@ -30,6 +31,14 @@ from neuro.engines.docker.images import CannotPull, Progress, fetched, whole_nam
 from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
+
+
+def test_daemons_of_docker_build_from_20_10_on() -> None:
+    podman = Version(api_version="1.41", components=[Component(name="Podman Engine")])
+
+    assert cannot_build(podman) == "podman's service has no BuildKit"
+    assert cannot_build(Version(api_version="1.40")) == "its BuildKit is too old"
+    assert cannot_build(Version(api_version="1.41")) is cannot_build(Version("1.100")) is None
 
 
 def test_an_image_above_a_machines_programs_is_refused_with_what_to_do() -> None:

@@ -53,7 +53,9 @@ def planned(image: str = "neuro/builder", **more: Any) -> Planned | Refused:
     return plan(Draft(request, False, "job-1", NOW, "lab:80"), caller, OFFER, HAS)
 
 
-async def spec_of(folder: Path, image: str = "neuro/builder", **more: Any) -> RunSpec:
+async def spec_of(
+    folder: Path, image: str = "neuro/builder", daemon: str = "", **more: Any
+) -> RunSpec:
     accepted = planned(image, **more)
     assert isinstance(accepted, Planned), accepted
     launcher = Launcher(
@@ -65,6 +67,7 @@ async def spec_of(folder: Path, image: str = "neuro/builder", **more: Any) -> Ru
         image_token=lambda user, uri: "",
         registry="127.0.0.1:8085",
         secrets=no_secrets,
+        build_daemon=lambda: daemon,
     )
     return await launcher.make_spec(accepted.record)
 
@@ -232,6 +235,18 @@ def test_nor_behind_a_link_to_one(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInput, match="where programs of the machine are"):
         check_places(volumes(f"{tmp_path}/link/python3"))
+
+
+async def test_a_daemon_that_builds_is_given_to_builders_alone(tmp_path: Path) -> None:
+    built = await spec_of(tmp_path, daemon="/run/docker.sock")
+    other = await spec_of(tmp_path, image="ubuntu", command="true", daemon="/run/docker.sock")
+    without = await spec_of(tmp_path)
+
+    assert built.build_daemon == "/run/docker.sock"
+    assert built.env["NEURO_BUILD_REGISTRY"] == "127.0.0.1:8085"
+    assert built.env["NEURO_BUILD_KEY"] == built.build_cache
+    assert (other.build_daemon, without.build_daemon) == ("", "")
+    assert not any(name.startswith("NEURO_BUILD") for name in (*other.env, *without.env))
 
 
 def test_nor_within_another_one_whose_links_could_lead_there() -> None:

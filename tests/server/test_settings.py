@@ -128,6 +128,15 @@ ENGINES = {
     "[engines.sandbox]\nmemory = '1Q'": ("line 2: engines.sandbox.memory: '1Q' is not a size",),
     "[engines.sandbox]\nlog_limit = '1Q'": ("line 2: engines.sandbox.log_limit: '1Q' is not",),
     "[engines.sandbox]\nperf = 'yes'": ("line 2: engines.sandbox.perf is 'yes'", "true or false"),
+    "[engines.sandbox]\nimages_offline = 'no'": (
+        "line 2: engines.sandbox.images_offline is 'no'",
+        'must be "host" or "wait"',
+    ),
+    "[engines.sandbox]\nimages_insecure = 'lab:5000'": (
+        "line 2: engines.sandbox.images_insecure is 'lab:5000'",
+        "must be a list of texts",
+    ),
+    "[engines.docker]\nbuilder = 'kaniko'": ('must be "embedded" or "buildkit"',),
     "engines = 3": ("line 1: engines must be sections", "[engines.NAME]"),
     "[engines]\nsandbox = 3": ("line 1: engines must be sections",),
     "engine = 'slurm'": ("line 1: engine is 'slurm'", "docker, podman or sandbox"),
@@ -152,6 +161,17 @@ def test_a_kind_of_engines_says_what_its_numbers_may_be(
 
     said = "line 2: engines.memory.log_bytes is 0: give bytes from 1 to 1000000000000"
     assert str(told.value) == f"{path}: {said}"
+
+
+def test_what_a_kind_of_engines_offers_by_name_can_be_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    chosen = "[engines.sandbox]\nimages_offline = 'wait'\nimages_insecure = ['lab:5000']\n"
+    path.write_text(chosen + "cpu = 1\nmemory = '1G'")
+
+    made = engine_settings(load_settings(path))["sandbox"]
+
+    assert made.images_offline == "wait"  # type: ignore[attr-defined]
+    assert made.images_insecure == ("lab:5000",)  # type: ignore[attr-defined]
 
 
 def test_a_byte_order_mark_is_no_key(tmp_path: Path) -> None:

@@ -76,7 +76,10 @@ class _Pulled(NamedTuple):
 
 
 class Base:
-    """An image to start from. ``manifest`` and ``reference`` are None of the machine's userland."""
+    """An image to start from. ``manifest`` and ``reference`` are None of the machine's userland.
+
+    ``digest`` is what its registry has it by, empty of the userland.
+    """
 
     def __init__(
         self,
@@ -85,8 +88,10 @@ class Base:
         manifest: Manifest | None = None,
         reference: Reference | None = None,
         pull: Callable[[_Tell], _Pulled] | None = None,
+        digest: str = "",
     ) -> None:
         self.image = image
+        self.digest = digest
         self.identity = identity
         self.manifest = manifest
         self.reference = reference
@@ -161,6 +166,11 @@ class Bases:
         """The configurations of those that were looked up."""
         return {name: base.image for name, base in self._found.items()}
 
+    @property
+    def found(self) -> Mapping[BaseImage, Base]:
+        """Those that were looked up."""
+        return self._found
+
     def get(self, image: BaseImage) -> Base:
         """One that was looked up."""
         return self._found[image]
@@ -204,6 +214,7 @@ class Bases:
             resolved.manifest,
             reference,
             pull,
+            resolved.digest,
         )
 
     def _reference(self, name: str) -> Reference:

@@ -198,11 +198,10 @@ class Exporter:
         return Registry(self._credentials.located(reference), passwords, self._reach)
 
 
-def summary(made: Composed, destinations: Sequence[str]) -> str:
-    """What is said of an image at the end."""
-    size = sum(one.size for one in (*made.layers, made.config_blob))
+def summary(digest: str, size: int, destinations: Sequence[str]) -> str:
+    """What is said of an image at the end; ``size`` is bytes."""
     names = "\n".join(f"Pushed {printable(one)}" for one in destinations)
-    return f"{names}\nDigest: {made.digest}\nSize: {size / _MIB:.1f} MiB\n"
+    return f"{names}\nDigest: {digest}\nSize: {size / _MIB:.1f} MiB\n"
 
 
 def _reference(text: str) -> Reference:

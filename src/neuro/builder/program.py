@@ -19,6 +19,7 @@ from neuro.builder.building import Building
 from neuro.builder.cache import Cache, Settling
 from neuro.builder.exporting import Exporter, summary
 from neuro.builder.faults import BuildFault, StepFailed
+from neuro.builder.orders import Order
 from neuro.builder.reporting import Report
 from neuro.builder.running import Running
 from neuro.builder.sources import Sources
@@ -34,7 +35,11 @@ from neuro.engines.images.reach import Reach, of_environment
 from neuro.engines.sandbox import nesting
 
 CACHE = "/cache"
+# What the platform says of the daemon that builds, where one does: by which host it finds the
+# platform's registry, and whose its caches are.
+DAEMON_REGISTRY, DAEMON_KEY = "NEURO_BUILD_REGISTRY", "NEURO_BUILD_KEY"
 _JOB = "NEURO_JOB_ID"  # whose context is a volume
+_NOT_PUSHED = "Built, and not pushed.\n"
 _MOST = 20 << 30  # bytes of layers that stay for later builds
 _LOOK_UPS = 4  # at once
 
@@ -56,16 +61,23 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def run(
-    argv: Sequence[str], environment: Mapping[str, str], out: TextIO, cache: str = CACHE
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    out: TextIO,
+    cache: str = CACHE,
+    socket: str = nesting.DAEMON,
 ) -> int:
-    """Build an image; 0, or 1 with the reason in ``out``. Raises SystemExit when it is stopped."""
+    """Build an image; 0, or 1 with the reason in ``out``. Raises SystemExit when it is stopped.
+
+    ``socket`` is where the daemon of the machine answers, if it is to build.
+    """
     report = Report(out)
     try:
         options = arguments.read(argv, dict(environment))
         if options.help:
             report.write(arguments.HELP)
             return 0
-        _build(options, environment, report, Cache(cache))
+        _build(options, environment, report, Cache(cache), socket)
     except DockerfileError as wrong:
         report.write(f"{wrong}\n")
         return 1
@@ -84,7 +96,9 @@ def run(
     return 0
 
 
-def _build(options: Options, environment: Mapping[str, str], report: Report, cache: Cache) -> None:
+def _build(
+    options: Options, environment: Mapping[str, str], report: Report, cache: Cache, socket: str
+) -> None:
     volumes = arguments.volumes(environment)
     is_job = _JOB in environment or nesting.read() is not None
     sources = Sources(tuple(one.path for one in volumes), is_job)
@@ -107,25 +121,16 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")
-        running = Running(cache, context, options.secrets, volumes, sources)
-        anew = not options.cache
-        building = Building(made, cache, bases, context, running, report, reach=reach, anew=anew)
-        stack.callback(building.close)
+        order = Order(
+            tree, made, options, context, bases, passwords, sources, volumes, reach, report
+        )
+        has_made = False
         try:
-            result = building.run()
+            if not _built_by_daemon(order, environment, socket):
+                has_made = _build_here(order, cache)
         except StepFailed as failed:
             raise DockerfileError([_problem(failed, tree, report)]) from None
-        if options.push:
-            image = _labelled(made.image, options.labels)
-            scratch = stack.enter_context(cache.scratch())
-            exporter = Exporter(passwords, reach, report, scratch)
-            pushed = exporter.push(image, result, options.destinations)
-            if options.digest_file:
-                files.write(options.digest_file, pushed.digest)
-            report.write(summary(pushed, options.destinations))
-        else:
-            report.write("Built, and not pushed.\n")
-    if not building.has_made:
+    if not has_made:
         return  # nothing has grown, and somebody waits
     try:
         cache.sweep(_MOST)
@@ -140,6 +145,68 @@ def _reach(options: Options, environment: Mapping[str, str]) -> Reach:
     own = () if options.own is None else options.own[:1]
     insecure = (*given.insecure, *options.insecure)
     return msgspec.structs.replace(given, insecure=insecure, local=(*given.local, *own))
+
+
+def _build_here(order: Order, cache: Cache) -> bool:
+    """Carry the plan out; whether the cache has grown. Raises BuildFault, OSError."""
+    options, report = order.options, order.report
+    with ExitStack() as stack:
+        running = Running(cache, order.context, options.secrets, order.volumes, order.sources)
+        anew = not options.cache
+        building = Building(
+            order.plan,
+            cache,
+            order.bases,
+            order.context,
+            running,
+            report,
+            reach=order.reach,
+            anew=anew,
+        )
+        stack.callback(building.close)
+        result = building.run()
+        if not options.push:
+            report.write(_NOT_PUSHED)
+            return building.has_made
+        image = _labelled(order.plan.image, options.labels)
+        scratch = stack.enter_context(cache.scratch())
+        exporter = Exporter(order.credentials, order.reach, report, scratch)
+        pushed = exporter.push(image, result, options.destinations)
+        size = sum(one.size for one in (*pushed.layers, pushed.config_blob))
+        _tell(order, pushed.digest, size)
+        return building.has_made
+
+
+def _built_by_daemon(order: Order, environment: Mapping[str, str], socket: str) -> bool:
+    """Let the daemon of the machine build, where this build has one, and it can.
+
+    Raises BuildFault.
+    """
+    if not os.path.exists(socket):
+        return False
+    # Few builds have one, and what it imports takes a while.
+    from neuro.builder.buildkit import driving, fitting
+
+    place = driving.Place(socket, environment[DAEMON_REGISTRY], environment[DAEMON_KEY])
+    build = driving.Driving(place, order)
+    try:
+        build.fit()
+        pushed = build.run()
+    except fitting.Unfit as unfit:
+        order.report.write(f"NOTE: The platform's own builder builds this: {unfit}.\n")
+        return False
+    if pushed is None:
+        order.report.write(_NOT_PUSHED)
+    else:
+        _tell(order, pushed.digest, pushed.size)
+    return True
+
+
+def _tell(order: Order, digest: str, size: int) -> None:
+    options = order.options
+    if options.digest_file:
+        files.write(options.digest_file, digest)
+    order.report.write(summary(digest, size, options.destinations))
 
 
 def _planned(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from neuro.builder import stepping
+from neuro.builder import secret_files, stepping
 from neuro.builder.arguments import Secret, Volume
 from neuro.builder.cache import Cache, Draft
 from neuro.builder.copying import Copying, Download, missing
@@ -21,7 +21,6 @@ from neuro.builder.views import Context, LayerFolder, View
 from neuro.dockerfile.mounts import Mount
 from neuro.dockerfile.steps import CopyFiles, Execute, Files, RemoteFile
 
-_LARGEST_SECRET = 1 << 20
 _KILLED = 137
 _SCRIPTS = "/run/script"
 _SCRIPT_MODE = 0o755
@@ -238,7 +237,7 @@ class _Given:
         return [bind]
 
     def _secret(self, mount: Mount) -> list[stepping.Mount]:
-        content = self._content(mount.id)
+        content = secret_files.content(self._secrets, self._sources, mount.id)
         if content is None:
             if mount.required:
                 raise BuildFault(
@@ -258,26 +257,6 @@ class _Given:
             gid=mount.gid or 0,
         )
         return [secret]
-
-    def _content(self, name: str) -> bytes | None:
-        secret = self._secrets.get(name)
-        if secret is None:
-            return None
-        if secret.variable:
-            value = os.environ.get(secret.variable)
-            return None if value is None else os.fsencode(value)
-        try:
-            with os.fdopen(self._sources.open(secret.file), "rb") as file:
-                content = file.read(_LARGEST_SECRET + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise BuildFault(
-                f"The file {secret.file} of the secret '{name}' cannot be read: {error.strerror}."
-            ) from None
-        if len(content) > _LARGEST_SECRET:
-            raise BuildFault(f"The secret '{name}' is larger than 1 MiB.")
-        return content
 
     def _agent(self, mount: Mount) -> list[stepping.Mount]:
         if mount.required:

@@ -63,7 +63,7 @@ class Version(msgspec.Struct, rename="pascal"):
 
 def chosen_version(offered: Version) -> str:
     """The version to speak. Raises ValueError with a sentence where there is none in common."""
-    newest, least = _numbers(offered.api_version), _numbers(offered.least)
+    newest, least = numbers(offered.api_version), numbers(offered.least)
     if newest < _OLDEST:
         raise ValueError(
             f"the daemon speaks version {offered.api_version} of the Docker API, and at least"
@@ -77,7 +77,12 @@ def chosen_version(offered: Version) -> str:
     return _text(min(newest, _NEWEST))
 
 
-def _numbers(version: str) -> tuple[int, int]:
+def numbers(version: str) -> tuple[int, int]:
+    """A version to compare.
+
+    >>> numbers("1.41") < numbers("1.5")
+    False
+    """
     major, _, minor = version.partition(".")
     return int(major), int(minor)
 

@@ -63,6 +63,7 @@ def plan(
         result.files,
         result.image().for_platform(platform),
         (*tree.notes, *_notes(tree, graph, given, known, needed)),
+        {index: graph.places[index].base for index in needed},
     )
 
 

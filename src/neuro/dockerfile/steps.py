@@ -136,13 +136,16 @@ AnyStep = Pull | Execute | CopyFiles | AddFiles | MakeFolder | Metadata
 class Plan(msgspec.Struct, frozen=True):
     """All steps that a target needs, each behind those that it depends on.
 
-    ``result`` is the step whose files are the image's, and ``image`` its configuration.
+    ``result`` is the step whose files are the image's, and ``image`` its configuration. ``bases``
+    are those of the stages that are needed, by their numbers: another stage, an image, or None for
+    scratch.
     """
 
     steps: tuple[AnyStep, ...]
     result: int | None
     image: Image
     notes: tuple[Problem, ...] = ()
+    bases: dict[int, int | BaseImage | None] = {}
 
 
 class ImagesNeeded(msgspec.Struct, frozen=True):

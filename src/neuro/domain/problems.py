@@ -41,6 +41,10 @@ class Source:
         line = bisect_right(starts, index)
         return Position(self, line, index - starts[line - 1] + 1)
 
+    def index(self, at: "Position") -> int:
+        """The index in the text of a place."""
+        return self._line_starts()[at.line - 1] + at.column - 1
+
     def line(self, number: int) -> str:
         """A line by its number, from 1, without its end. Empty where there is no such line."""
         starts = self._line_starts()

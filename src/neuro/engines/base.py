@@ -54,6 +54,7 @@ from neuro.engines.sessions import Channel, Connection, InputState, Session
 
 __all__ = [
     "Attaches",
+    "Builds",
     "Channel",
     "Commits",
     "Connection",
@@ -251,6 +252,16 @@ class Executes(Protocol):
 
     async def exec(self, job_id: str, argv: Collection[str], *, tty: bool) -> Session:
         """Run another process inside. RunNotFound where the job is not running."""
+        ...
+
+
+@runtime_checkable
+class Builds(Protocol):
+    """An engine on a daemon of this machine that can build images as well."""
+
+    @property
+    def build_daemon(self) -> str:
+        """The daemon's socket; empty where it does not build, or was not found yet."""
         ...
 
 

@@ -98,7 +98,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``nesting`` lets the command make fences within its own, to build an image: it must be the
     platform's program, never a user's, and nobody can ``exec`` beside it. ``build_cache`` names a
     folder that the engine keeps from build to build and mounts at ``/cache``, one for each owner:
-    letters, digits, ``.``, ``_`` and ``-``. Both are for engines that build images.
+    letters, digits, ``.``, ``_`` and ``-``. ``build_daemon`` is the socket of a daemon of this
+    machine that builds, which such a command reaches: it has all rights over the machine. All three
+    are for engines that build images.
     """
 
     job_id: str
@@ -129,6 +131,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     control: bool = False
     nesting: bool = False
     build_cache: str = ""
+    build_daemon: str = ""
 
     def command_line(self, entrypoint: Sequence[str], command: Sequence[str]) -> tuple[str, ...]:
         """The words to execute, for an image with this entrypoint and command of its own.

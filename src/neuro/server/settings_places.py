@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -66,13 +66,23 @@ def _check_value(hint: Any, value: Any, key: Key) -> None:
 def _is(value: object, kind: object) -> bool:
     if isinstance(value, bool):
         return kind is bool
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_is(one, get_args(kind)[0]) for one in value)
     return (kind is float and isinstance(value, int | float)) or type(value) is kind
 
 
 def _meant(kinds: Sequence[object]) -> str:
     if int in kinds and str in kinds:
         return 'a size such as "2G", or bytes'
-    return " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
+    words = [_WORDS[kind] for kind in kinds if kind in _WORDS]
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            words += [f'"{one}"' for one in get_args(kind)]
+        elif get_origin(kind) is tuple:
+            words.append('a list of texts, such as ["a", "b"]')
+    return " or ".join(words)
 
 
 def _unknown(at: Key, name: str, known: list[str]) -> str:

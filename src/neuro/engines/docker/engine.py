@@ -36,6 +36,7 @@ from neuro.engines.base import (
     Usage,
 )
 from neuro.engines.docker import api, containers, launcher_program, making, volumes
+from neuro.engines.docker.finding import cannot_build
 from neuro.engines.docker.gpus import (
     asked_for,
     devices_of,
@@ -104,6 +105,11 @@ class DockerEngine(SupervisedRuns):
     def host_address(self) -> str:
         """Where a run reaches the ports of this machine that it was given."""
         return self._host_address
+
+    @property
+    def build_daemon(self) -> str:
+        """Where the daemon is asked to build images; empty where it is not."""
+        return self._socket if self._settings.builds else ""
 
     @property
     def files_owner(self) -> int | None:
@@ -338,7 +344,13 @@ def examine(settings: DockerSettings) -> tuple[str, str, bool]:
     socket = socket_path(settings.host, os.environ, settings.places)
     with _refusing(socket):
         version = api.Daemon(socket).version()
-        return socket, asking.chosen_version(version), version.is_podman
+        chosen = asking.chosen_version(version)
+    if settings.builds and (lack := cannot_build(version)) is not None:
+        raise EngineFault(
+            f'the daemon at {socket} cannot build images, as builder = "buildkit" asks: {lack}.'
+            " Install Docker 20.10 or newer, or remove that line"
+        )
+    return socket, chosen, version.is_podman
 
 
 @contextmanager

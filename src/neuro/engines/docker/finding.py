@@ -10,13 +10,14 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from neuro.docker.asking import Refused, chosen_version
+from neuro.docker.asking import Refused, Version, chosen_version, numbers
 from neuro.engines.base import EngineFault
 from neuro.engines.docker import launcher_program
 from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.settings import socket_path
 
 _SECONDS = 10.0  # for an answer
+_BUILDS = (1, 41)  # the API of Docker 20.10, the first whose BuildKit is complete
 _HUB, _IMAGE = ("registry-1.docker.io", 443), "busybox"
 # What daemons say where no registry was reached, and never of what a registry answered.
 _UNREACHED = ("dial tcp", "no such host", "i/o timeout", "deadline exceeded", "Client.Timeout")
@@ -51,6 +52,15 @@ def find(places: Sequence[str], environment: Mapping[str, str]) -> Found | None:
     if (why := _unreached(daemon, is_podman=version.is_podman)) is not None:
         return Found(place, f"it reaches no registry, so it has no images to pull ({why})")
     return Found(place)
+
+
+def cannot_build(version: Version) -> str | None:
+    """Why a daemon builds no images."""
+    if version.is_podman:
+        return "podman's service has no BuildKit"
+    if numbers(version.api_version) < _BUILDS:
+        return "its BuildKit is too old"
+    return None
 
 
 def _unreached(daemon: Daemon, *, is_podman: bool) -> str | None:

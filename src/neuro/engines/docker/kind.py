@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from neuro.docker.places import EVERYWHERE
 from neuro.domain.ranges import Size
@@ -17,11 +18,13 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """``[engines.NAME]`` of this kind.
 
     ``host`` is where the daemon listens, such as unix:///run/docker.sock; ``log_limit`` is the size
-    of one job's output that is kept.
+    of one job's output that is kept. ``builder`` is who builds images: the platform's own builder,
+    or the daemon's BuildKit.
     """
 
     host: str | None = None
     log_limit: int | str = "1G"
+    builder: Literal["embedded", "buildkit"] = "embedded"
 
 
 def make(site: Site, table: Table, places: Sequence[str] = EVERYWHERE) -> DockerEngine:
@@ -36,7 +39,8 @@ def check(table: Table, places: Sequence[str] = EVERYWHERE) -> None:
 
 def _settings(table: Table, places: Sequence[str]) -> DockerSettings:
     retention = Retention(total=parse_bytes(table.log_limit))
-    return DockerSettings(host=table.host, places=places, retention=retention)
+    builds = table.builder == "buildkit"
+    return DockerSettings(host=table.host, places=places, retention=retention, builds=builds)
 
 
 KIND = Kind(

@@ -16,12 +16,13 @@ class DockerSettings:
     """``host`` is where the daemon listens, as DOCKER_HOST has it.
 
     None: it is looked for in ``places``. ``processes`` bounds processes and threads of a run
-    together.
+    together. ``builds`` says that the daemon's BuildKit builds images.
     """
 
     host: str | None = None
     places: Sequence[str] = EVERYWHERE
     processes: int = 8192
+    builds: bool = False
     retention: Retention = field(default_factory=Retention)
 
 

@@ -255,7 +255,7 @@ class SandboxEngine(SupervisedRuns):
         settings = self._settings
         calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
         env = {**request.env, **self._reach()}
-        request = replace(request, nesting=calls.hex(), env=env)
+        request = replace(request, nesting=calls.hex(), env=env, daemon=spec.build_daemon)
         if not spec.build_cache:
             return request
         try:

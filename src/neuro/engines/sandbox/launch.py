@@ -111,6 +111,7 @@ class Request:
     where: str = ""  # it runs, if its owner has to know
     nesting: str = ""  # the filter of system calls, in hexadecimal, of one that may nest
     cache: str = ""  # the folder of this machine for its ``nesting.CACHE``
+    daemon: str = ""  # the socket of this machine for its ``nesting.DAEMON``
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,11 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
             os.close(file)
 
 
+def relay_place(layers: str) -> str:
+    """Where a run's ``relay`` listens, whose private files are in the folder ``layers``."""
+    return f"{layers}/daemon"
+
+
 def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) -> Prepared:
     """Work out how to begin the run, whose private files are in the folder ``layers``.
 
@@ -310,7 +316,8 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) 
             uppers = uppers_of_image(plan, on_host=request.on_host)
             trees.append(mounts.private(layers, uppers, block))
         if request.nesting:
-            trees += nesting.trees(plan, block, init)
+            daemon = relay_place(layers) if request.daemon else ""
+            trees += nesting.trees(plan, block, init, daemon)
     except BaseException:
         for tree in trees:
             os.close(tree)

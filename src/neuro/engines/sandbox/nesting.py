@@ -8,6 +8,7 @@
     /run/nesting/land     our layers over the machine's userland, and the template of a root
     /run/nesting/<n>      the machine's folders that lie lowest in a run without an image, if no
                           data of the platform lies in them
+    /run/nesting/daemon   a socket of a daemon of containers that builds, if one does (``relay``)
     /run/nesting/given    how these belong together, and the filter of a step, as JSON
 
 All of it is what every run sees of the machine: only the platform's own program gets here, and it
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 PLACE = "/run/nesting"
 CACHE = "/cache"
+DAEMON = f"{PLACE}/daemon"
 _ONE = struct.Struct("=B")
 
 
@@ -73,8 +75,11 @@ def lowest(land: Userland) -> tuple[str, ...]:
     return () if land.covered else land.overlays
 
 
-def trees(plan: Plan, block: Block, init: int) -> list[int]:
-    """Mounts for ``arrange``, made by who has the rights to. Raises OSError."""
+def trees(plan: Plan, block: Block, init: int, daemon: str = "") -> list[int]:
+    """Mounts for ``arrange``, made by who has the rights to. Raises OSError.
+
+    ``daemon`` is the socket of this machine for ``DAEMON``, if there is one.
+    """
     found = [_bare_proc(init)]
     try:
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -90,6 +95,8 @@ def trees(plan: Plan, block: Block, init: int) -> list[int]:
                 os.chdir("/")
         finally:
             os.close(home)
+        if daemon:
+            found.append(kernel.copy_tree(daemon, recursive=False))
     except BaseException:
         for tree in found:
             os.close(tree)
@@ -139,6 +146,9 @@ def arrange(plan: Plan, given: Sequence[int]) -> None:
     names = ["proc", "land", *map(str, range(len(lowest(plan.userland))))]
     for name in (*names, "step"):
         os.mkdir(f"{PLACE}/{name}")
+    if len(given) > len(names):
+        os.close(os.open(DAEMON, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        names.append(os.path.basename(DAEMON))
     for tree, name in zip(given, names, strict=True):
         kernel.attach_at(tree, f"{PLACE}/{name}")
     with open(f"{PLACE}/given", "w", encoding="ascii") as file:

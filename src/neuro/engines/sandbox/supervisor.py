@@ -38,6 +38,7 @@ from neuro.engines.sandbox.oversight import Oversight
 from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.processes import identity
 from neuro.engines.sandbox.reception import Reception
+from neuro.engines.sandbox.relay import Relay
 from neuro.engines.sandbox.run_folder import RunFolder
 from neuro.engines.sandbox.streams import open_streams
 
@@ -84,6 +85,7 @@ class Supervisor:
         self._record: ExitRecord | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
+        self._relay: Relay | None = None
         self._image: Lock | None = None  # as long as we have it, its layers stay
 
     def run(self) -> bool:
@@ -149,6 +151,9 @@ class Supervisor:
         if self._request.lock:
             self._image = locks.shared(self._request.lock)
         layers = self._place.layers
+        if self._request.daemon:
+            place = launch.relay_place(layers)
+            self._relay = Relay(self._loop, place, self._request.daemon, self._block)
         self._prepared = launch.prepare(self._plan, self._request, self._block, layers, berth.init)
         self._open_streams()
         self._init = berth.init
@@ -299,6 +304,9 @@ class Supervisor:
         self._oversight.end()
         if self._pasta is not None:
             self._pasta.end()
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
         peak = _asked(self._group.peak_memory)
         self._group.kill()
         self._group.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from neuro.domain.resources import Amount, Preset
-from neuro.engines.base import Engine, Node
+from neuro.engines.base import Builds, Engine, Node
 from neuro.engines.registry import EngineSettings, kind_of
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
@@ -195,6 +195,7 @@ async def start_jobs(
         registry=registry,
         mirrors=frozenset(one.registry for one in settings.images.mirrors),
         secrets=job_secrets.given,
+        build_daemon=partial(_build_daemon, engines.values()),
     )
     grace = settings.stop_grace_seconds
     reconciler = Reconciler(
@@ -310,3 +311,9 @@ def _image_notice(
         f"Image {image} is recorded, not pulled: the {kinds[engine]} engine runs every job on this"
         " machine's own programs."
     )
+
+
+def _build_daemon(engines: Iterable[Engine]) -> str:
+    """The socket of the first daemon that builds images; empty where none does."""
+    told = (one.build_daemon for one in engines if isinstance(one, Builds))
+    return next(filter(None, told), "")

@@ -35,6 +35,7 @@ CONFIG = "/kaniko/.docker/config.json"
 CACHE = "/cache"
 
 VOLUMES = "NEURO_BUILD_VOLUMES"
+DAEMON_REGISTRY, DAEMON_KEY = "NEURO_BUILD_REGISTRY", "NEURO_BUILD_KEY"
 
 # Of the job, and not of what is built.
 _OWN = ("/kaniko", "/kaniko_context", "/workspace")
@@ -170,6 +171,14 @@ def volumes_of(container: Container) -> dict[str, str]:
         if not any(_overlap(place_of(it.dst_path), own) for own in _OWN)
     ]
     return {VOLUMES: msgspec.json.encode(shown).decode()} if shown else {}
+
+
+def daemon_of(registry: str, key: str) -> dict[str, str]:
+    """What the builder is told where a daemon of the machine builds.
+
+    That one finds the platform's registry at ``registry``; ``key`` is of the owner's caches there.
+    """
+    return {DAEMON_REGISTRY: registry, DAEMON_KEY: key}
 
 
 def configuration(container: Container, hosts: Iterable[str], token: str) -> tuple[File, ...]:

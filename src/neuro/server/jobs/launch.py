@@ -66,6 +66,7 @@ class Launcher:
         registry: str,
         secrets: Callable[[JobRecord], Awaitable[Given]],
         mirrors: Collection[str] = (),
+        build_daemon: Callable[[], str] = lambda: "",
     ) -> None:
         """``make_token`` issues a token for a job; ``api_url(engine)`` is what jobs call.
 
@@ -74,7 +75,8 @@ class Launcher:
         ``disk_of(preset)`` is how many bytes of private files a job may have, 0 for no limit.
         ``image_token(user, image)`` allows to pull an image of the platform's, from the host
         ``registry``, which has those of the registries ``mirrors`` as well. ``secrets(record)`` are
-        the values of those that a job uses, as they are now.
+        the values of those that a job uses, as they are now. ``build_daemon()`` is the socket of
+        the daemon that builds images, empty where the embedded engine does.
         """
         self._cluster = cluster
         self._files = files
@@ -86,6 +88,7 @@ class Launcher:
         self._registry = registry
         self._mirrors = mirrors
         self._secrets = secrets
+        self._build_daemon = build_daemon
 
     async def check_volumes(self, owner: str, container: ContainerRequest) -> list[str]:
         """Make the folders of read-write volumes that are missing; a sentence about each.
@@ -218,13 +221,16 @@ class Launcher:
         registry = urlsplit(self._api_url(record.engine)).netloc
         token = await self._make_token(record)
         secrets = await self._secrets(record)
+        key = builders.cache_key(self._cluster, record.owner)
+        daemon = self._build_daemon()
+        told = builders.daemon_of(self._registry, key) if daemon else {}
         return RunSpec(
             job_id=record.id,
             run=record.run,
             image=BUILDER_IMAGE,
             entrypoint=builders.command_of(self._commands),
             argv=builders.arguments_of(container, known_as, registry, record.cluster, record.owner),
-            env={**_given(record), **builders.volumes_of(container)},
+            env={**_given(record), **builders.volumes_of(container), **told},
             hostname=record.id,
             volumes=await self._volumes_of(record),
             files=(
@@ -241,7 +247,8 @@ class Launcher:
             person=person_of(record.owner),
             names=_names(record),
             nesting=True,
-            build_cache=builders.cache_key(self._cluster, record.owner),
+            build_cache=key,
+            build_daemon=daemon,
         )
 
     def image_of(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
