@@ -19,6 +19,7 @@ from neuro.cli.render.json_text import document, json_option
         neuro image build -t trainer:v2 -f docker/gpu.Dockerfile --target serve .
         neuro image build -t trainer:v2 --build-arg PYTHON=3.12 -F .
         neuro image build -t trainer:v2 --secret id=pip,src=$HOME/.pip/pip.conf .
+        neuro image build -t trainer:v2 --secret id=pip,src=secret:pip-conf .
         neuro image build -t trainer:v2 storage:trainer    # a folder of the storage
     """,
 )
@@ -48,7 +49,7 @@ from neuro.cli.render.json_text import document, json_option
     "secrets",
     metavar="id=NAME,src=FILE",
     multiple=True,
-    help="A file for RUN --mount=type=secret; or id=NAME,env=VAR (repeatable).",
+    help="A file for RUN --mount=type=secret; or env=VAR, or src=secret:KEY (repeatable).",
 )
 @click.option(
     "-v",
@@ -97,22 +98,26 @@ def command(
     """
     from neuro.cli.building import Wanted, build, read_secret, say_built, tagged
     from neuro.cli.job.log_copy import write_all
+    from neuro.client.builds import platform_secret
 
     out = context.out
     if as_json:
         out.leave_stdout_to_job()
+    given = {it: platform_secret(it, number) for number, it in enumerate(secrets)}
+    of_platform = {it: found for it, found in given.items() if found is not None}
     wanted = Wanted(
         context=path,
         images=tuple(tagged(context, it) for it in tags),
         dockerfile=file,
         build_args=build_args,
         target=target,
-        secrets=tuple(read_secret(it, os.environ) for it in secrets),
-        volumes=volumes,
+        secrets=tuple(read_secret(it, os.environ) for it in secrets if it not in of_platform),
+        volumes=(*volumes, *(volume for volume, _ in of_platform.values())),
         env=env,
         preset=preset,
         cache=not no_cache,
         force=force_overwrite,
+        more=tuple(argument for _, argument in of_platform.values()),
     )
     built = build(context, wanted, log=2 if as_json else 1)
     if as_json:
