@@ -19,7 +19,7 @@ from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.secrets import keyring, service, tables
 from neuro.server.secrets.keyring import KeyRing
-from neuro.server.secrets.sealing import Place
+from neuro.server.secrets.sealing import SecretPlace
 from neuro.server.secrets.service import Secrets
 
 TOKEN = parse_uri("secret://default/anna/token")
@@ -333,13 +333,13 @@ async def test_what_is_damaged_does_not_stop_a_change_of_the_key(house: House) -
 def test_values_and_keys_are_in_no_text_of_an_object() -> None:
     from neuro.domain.secrets import SecretRequest
     from neuro.engines.base import File
-    from neuro.server.jobs.job_secrets import Given
+    from neuro.server.jobs.job_secrets import SecretValues
 
-    given = Given({"A": "hidden"}, (File(target="/k", content=b"hidden"),))
+    given = SecretValues({"A": "hidden"}, (File(target="/k", content=b"hidden"),))
     for one in (
         SecretRequest(key="k", value=b"hidden"),
-        keyring.Key("id", b"hidden"),
+        keyring.SecretKey("id", b"hidden"),
         given,
     ):
         assert "hidden" not in f"{one} {one!r}"
-    assert Place("a", "b", 1).associated == b"neuro secret a/b/1"
+    assert SecretPlace("a", "b", 1).associated == b"neuro secret a/b/1"

@@ -156,6 +156,7 @@ SHORTCUTS: Mapping[str, Entry] = {
 }
 TOPICS: Mapping[str, str] = {
     "aliases": "Commands of your own.",
+    "secrets": "Values that jobs get and nobody is shown.",
     "sharing": "Sharing with others.",
     "ps-format": "The columns of `neuro ps`.",
     "top-format": "The columns of `neuro top`.",

@@ -27,10 +27,10 @@ _SHOWN_JOBS = 2
     "add",
     cls=Command,
     examples="""
-        neuro secret add wandb-token                 # asks for the value, and shows none of it
+        neuro secret add wandb-token                 # asks, and shows nothing
         neuro secret add deploy-key @~/.ssh/id_ed25519
         pass wandb | neuro secret add wandb-token -
-        neuro secret add secret:/bob/shared-token -  # one of Bob's, which he let you write
+        neuro secret add secret:/bob/shared-token -  # Bob lets you write it
         neuro run -e WANDB_API_KEY=secret:wandb-token ubuntu env
     """,
 )

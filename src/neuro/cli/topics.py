@@ -138,8 +138,32 @@ A role is a name for several people:
     neuro share storage:data anna/roles/team write
 """
 
+SECRETS = """\
+# Secrets
+
+A secret is a value that your jobs get and nobody is shown: a token, a key.
+
+    neuro secret add wandb-token              # asks for the value
+    neuro secret add deploy-key @key.pem      # the content of a file
+    pass wandb | neuro secret add wandb-token -
+
+A job gets it as a variable, or as a file that only its root can read:
+
+    neuro run -e WANDB_API_KEY=secret:wandb-token IMAGE
+    neuro run -v secret:deploy-key:/keys/deploy IMAGE
+
+The same stands in env: and volumes: of flow files. A run gets the value that
+the secret has when it begins. `neuro secret ls` lists yours and those shared
+with you, with the jobs that use them; no command prints a value.
+
+    neuro share secret:wandb-token alice read    # she may use it in her jobs
+    neuro run -e KEY=secret:/anna/wandb-token IMAGE
+    neuro secret restore wandb-token 3           # an earlier value again
+"""
+
 TEXTS = {
     "aliases": ALIASES,
+    "secrets": SECRETS,
     "sharing": SHARING,
     "ps-format": PS_FORMAT,
     "top-format": TOP_FORMAT,

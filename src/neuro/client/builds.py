@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -18,6 +19,7 @@ SENT = "/kaniko/build"
 CONTEXT = "/kaniko/context"
 DOCKERFILE = "Dockerfile"
 LIFE_SPAN = "1d"
+_OF_PLATFORM = re.compile(r"id=(?P<id>[^,]+),(?:src|source)=(?P<secret>secret:[^,]+)")
 
 
 class Secret(NamedTuple):
@@ -45,6 +47,19 @@ class Build(NamedTuple):
     preset: str | None = None
     cache: bool = True
     more: tuple[str, ...] = ()
+
+
+def platform_secret(text: str, number: int) -> tuple[str, str] | None:
+    """The volume and the builder's argument for a secret of the platform; None for any other.
+
+    >>> platform_secret("id=pip,src=secret:pip-conf", 0)
+    ('secret:pip-conf:/kaniko/secrets/0', '--secret=id=pip,src=/kaniko/secrets/0')
+    """
+    found = _OF_PLATFORM.fullmatch(text)
+    if found is None:
+        return None
+    path = f"/kaniko/secrets/{number}"
+    return f"{found['secret']}:{path}", f"--secret=id={found['id']},src={path}"
 
 
 def arguments(build: Build, registry: str) -> list[str]:

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from neuro.domain.errors import InvalidInput
-from neuro.domain.uris import ResourceURI, parse_uri
+from neuro.domain.uris import ResourceURI, complete_uri, parse_uri
 
 MAX_VALUE = 64 * 1024  # bytes; what is larger belongs in a file of the storage
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
@@ -89,6 +89,37 @@ def check_secret_value(value: bytes) -> bytes:
             " larger into a file of the storage."
         )
     return value
+
+
+def mistake_in_secret(text: str) -> str | None:
+    """What is wrong with a secret as people write it, ``secret:KEY``; None where nothing is.
+
+    >>> mistake_in_secret("secret:wandb-token")
+    >>> mistake_in_secret("secret:")
+    "'secret:' does not name a secret: write secret:NAME"
+    """
+    try:
+        uri = complete_uri(text, "secret", cluster="CLUSTER", user="OWNER")
+        if len(uri.segments) != 2:
+            return f"'{text}' does not name a secret: write secret:NAME"
+        check_secret_key(uri.segments[1])
+    except InvalidInput as error:
+        return str(error).removesuffix(".")
+    return None
+
+
+def mistake_in_secret_volume(text: str) -> str | None:
+    """The same of a mount, ``secret:KEY:/PATH/FILE``.
+
+    >>> mistake_in_secret_volume("secret:key:/keys/key:ro")
+    "'secret:key:/keys/key:ro': a secret has no mode; write secret:NAME:/PATH/FILE"
+    """
+    what, _, path = text.rpartition(":")
+    if path in ("ro", "rw"):
+        return f"'{text}': a secret has no mode; write secret:NAME:/PATH/FILE"
+    if ":" not in what or not path.startswith("/"):
+        return f"'{text}' does not say where the file is: write secret:NAME:/PATH/FILE"
+    return mistake_in_secret(what)
 
 
 def secret_uri(text: str, cluster: str) -> ResourceURI:

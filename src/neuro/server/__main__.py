@@ -46,8 +46,19 @@ def main() -> int:
         started_at=datetime.now().astimezone().isoformat(),
     )
     os.umask(0o077)
+    _leave_no_core()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(options, arguments.ready_fd))
+
+
+def _leave_no_core() -> None:
+    """Have no dump made of this process, and of those that it starts: secrets are in their memory.
+
+    One byte is taken as none, also where dumps go to a program. Jobs have a limit of their own.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard != 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, hard))
 
 
 def _raise_open_files() -> int:

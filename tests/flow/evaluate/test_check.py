@@ -69,6 +69,30 @@ LIVE_CASES = {
         (2, 27),
         "no '='",
     ),
+    "a secret without a name": (
+        "jobs: {a: {image: x, env: {A: 'secret:ok', B: 'secret:'}}}",
+        "'secret:' does not name a secret",
+        (2, 47),
+        "`neuro secret ls`",
+    ),
+    "a secret that an expression gives": (
+        "jobs: {a: {image: x, env: {A: \"${{ 'secret:a b' }}\"}}}",
+        "'a b' cannot be a secret's name",
+        (2, 31),
+        "`neuro secret ls`",
+    ),
+    "a secret file without a place": (
+        "jobs: {a: {image: x, volumes: ['secret:/bob/key:/k', 'secret:key']}}",
+        "'secret:key' does not say where the file is",
+        (2, 54),
+        "`neuro secret ls`",
+    ),
+    "a secret file with a mode": (
+        "jobs: {a: {image: x, volumes: ['secret:key:/k:ro']}}",
+        "a secret has no mode",
+        (2, 32),
+        "`neuro secret ls`",
+    ),
     "two volumes at one path": (
         "volumes:\n  code: {remote: storage:c, mount: /d}\n"
         "jobs:\n  a:\n    image: x\n    volumes:\n"

@@ -20,6 +20,7 @@ from neuro.cli.volumes import volume_option
         neuro image build -t trainer:v2 -f docker/gpu.Dockerfile --target serve .
         neuro image build -t trainer:v2 --build-arg PYTHON=3.12 -F .
         neuro image build -t trainer:v2 --secret id=pip,src=$HOME/.pip/pip.conf .
+        neuro image build -t trainer:v2 --secret id=pip,src=secret:pip-conf .
         neuro image build -t trainer:v2 storage:trainer    # a folder of the storage
     """,
 )
@@ -49,7 +50,7 @@ from neuro.cli.volumes import volume_option
     "secrets",
     metavar="id=NAME,src=FILE",
     multiple=True,
-    help="A file for RUN --mount=type=secret; or id=NAME,env=VAR (repeatable).",
+    help="A file for RUN --mount=type=secret; or env=VAR, or src=secret:KEY (repeatable).",
 )
 @volume_option("A storage folder for the builder")
 @click.option(
@@ -92,22 +93,26 @@ def command(
     from neuro.cli.building.build import build, say_built
     from neuro.cli.building.wanted import Wanted, read_secret, tagged
     from neuro.cli.job.log_copy import write_all
+    from neuro.client.builds import platform_secret
 
     out = context.out
     if as_json:
         out.leave_stdout_to_job()
+    given = {it: platform_secret(it, number) for number, it in enumerate(secrets)}
+    of_platform = {it: found for it, found in given.items() if found is not None}
     wanted = Wanted(
         context=path,
         images=tuple(tagged(context, it) for it in tags),
         dockerfile=file,
         build_args=build_args,
         target=target,
-        secrets=tuple(read_secret(it, os.environ) for it in secrets),
-        volumes=volumes,
+        secrets=tuple(read_secret(it, os.environ) for it in secrets if it not in of_platform),
+        volumes=(*volumes, *(volume for volume, _ in of_platform.values())),
         env=env,
         preset=preset,
         cache=not no_cache,
         force=force_overwrite,
+        more=tuple(argument for _, argument in of_platform.values()),
     )
     built = build(context, wanted, log=2 if as_json else 1)
     if as_json:

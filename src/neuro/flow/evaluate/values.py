@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from neuro.domain.mounts import mount_of, mounted_twice
 from neuro.domain.names import is_variable
 from neuro.domain.problems import Position, Source
+from neuro.domain.secrets import mistake_in_secret, mistake_in_secret_volume
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.evaluator import ExpressionScope
     from neuro.flow.problems import Report
     from neuro.flow.syntax.types import ListValue, MapValue, Value
+
+
+_SECRETS = "`neuro secret ls` lists the secrets that you may use."
 
 
 class Unknowable(EvaluationError):
@@ -96,6 +100,9 @@ class ValueEvaluator:
             if index >= len(beside):
                 _, at = found[index - len(beside)]
                 self._report.add(said, at, "Give each its own path.")
+        for text, at in found:
+            if text.startswith("secret:") and (wrong := mistake_in_secret_volume(text)):
+                self._report.add(wrong, at, _SECRETS)
         return tuple(text for text, _ in found)
 
     def _texts(
@@ -163,13 +170,17 @@ class ValueEvaluator:
     def env(self, values: MapValue | None) -> dict[str, str]:
         """The variables of a mapping; a name that no variable can have is reported."""
         found = self.mapping(values)
-        for name in found:
+        parts = dict(values.parts) if values is not None else {}
+        for name, value in found.items():
+            assert values is not None
+            at = parts[name].at if name in parts else values.at
+            is_secret = isinstance(value, str) and value.startswith("secret:")
+            if is_secret and (wrong := mistake_in_secret(str(value))):
+                self._report.add(wrong, at, _SECRETS)
             if not is_variable(name):
-                assert values is not None
-                parts = dict(values.parts)
                 self._report.add(
                     f"{name!r} cannot be the name of a variable",
-                    parts[name].at if name in parts else values.at,
+                    at,
                     "A name has no blanks and no '='.",
                 )
         return {name: str(value) for name, value in found.items()}

@@ -20,7 +20,7 @@ MAX_BYTES = 1024 * 1024  # of the files of one run, which are in memory
 
 
 @dataclass(frozen=True)
-class Given:
+class SecretValues:
     """The values that a run gets: variables, and files."""
 
     env: dict[str, str] = field(default_factory=dict, repr=False)
@@ -41,7 +41,7 @@ class JobSecrets:
         """Raise NotFound for a secret that is not there, or that the caller may not use."""
         await self._secrets.check(caller, secrets_of(container, self._cluster))
 
-    async def given(self, record: JobRecord) -> Given:
+    async def given(self, record: JobRecord) -> SecretValues:
         """The values for a run of a job, by what its owner may use at this moment.
 
         Raises NotFound for a secret that is gone or not theirs to use any more, InvalidInput for
@@ -50,7 +50,7 @@ class JobSecrets:
         container = record.specification.container
         uris = secrets_of(container, self._cluster)
         if not uris:
-            return Given()
+            return SecretValues()
         owner = await self._identity_of(record.owner)
         values = await self._secrets.values(owner, uris, record.id)
         env = {
@@ -74,7 +74,7 @@ class JobSecrets:
         )
         if sum(len(file.content) for file in files) > MAX_BYTES:
             raise InvalidInput(f"The job's secret files have over {MAX_BYTES:,} bytes together.")
-        return Given(env, files)
+        return SecretValues(env, files)
 
 
 def _as_text(name: str, uri: ResourceURI, value: bytes) -> str:
@@ -90,9 +90,9 @@ def _as_text(name: str, uri: ResourceURI, value: bytes) -> str:
     return text
 
 
-async def no_secrets(record: JobRecord) -> Given:
+async def no_secrets(record: JobRecord) -> SecretValues:
     """Of a job that uses none."""
-    return Given()
+    return SecretValues()
 
 
 def uses_of(board: Board, cluster: str, caller: Identity) -> dict[str, list[str]]:

@@ -27,7 +27,7 @@ from neuro.engines.base import PullCredentials, RunSpec
 from neuro.engines.images.references import mirrored
 from neuro.server.access.people import person_of
 from neuro.server.jobs import builders
-from neuro.server.jobs.job_secrets import Given
+from neuro.server.jobs.job_secrets import SecretValues
 from neuro.server.jobs.record import JobRecord, host_label
 from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
 
@@ -64,7 +64,7 @@ class Launcher:
         *,
         image_token: Callable[[str, ResourceURI], str],
         registry: str,
-        secrets: Callable[[JobRecord], Awaitable[Given]],
+        secrets: Callable[[JobRecord], Awaitable[SecretValues]],
         mirrors: Collection[str] = (),
         build_daemon: Callable[[], str] = lambda: "",
     ) -> None:

@@ -28,7 +28,7 @@ _MAX_FILE = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Key:
+class SecretKey:
     """A key and what it is called."""
 
     id: str
@@ -36,7 +36,7 @@ class Key:
 
     def __repr__(self) -> str:
         """Without the key itself: this may end up in a log."""
-        return f"Key({self.id!r})"
+        return f"SecretKey({self.id!r})"
 
     @property
     def line(self) -> str:
@@ -49,14 +49,14 @@ class KeyRing:
     def __init__(self, path: Path) -> None:
         self._given = path
         self._seen: tuple[int, int, int, int] | None = None
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, SecretKey] = {}
 
     @property
     def path(self) -> Path:
         """The file, behind links: where a new one is put in its place."""
         return self._given.resolve()
 
-    def key(self, key_id: str) -> Key:
+    def key(self, key_id: str) -> SecretKey:
         """The key with this id."""
         found = self._read().get(key_id)
         if found is None:
@@ -67,7 +67,7 @@ class KeyRing:
             )
         return found
 
-    def current(self, in_use: Collection[str]) -> Key:
+    def current(self, in_use: Collection[str]) -> SecretKey:
         """The key that encrypts; the first one is made where nothing is encrypted yet.
 
         ``in_use`` are the ids of keys that something is encrypted with. One of them has to be
@@ -80,7 +80,7 @@ class KeyRing:
             self.key(min(in_use))
         return list(keys.values())[-1]
 
-    def rotate(self) -> Key:
+    def rotate(self) -> SecretKey:
         """Add a new key, which encrypts from now on. Raises Conflict where there are too many."""
         with self._alone():
             keys = list(self._read().values())
@@ -111,7 +111,7 @@ class KeyRing:
         finally:
             os.close(folder)
 
-    def _write(self, keys: Collection[Key]) -> None:
+    def _write(self, keys: Collection[SecretKey]) -> None:
         path = self.path
         try:
             durable.write(path, "\n".join(key.line for key in keys))
@@ -120,7 +120,7 @@ class KeyRing:
         except OSError as error:
             raise self._unusable(error) from None
 
-    def _read(self) -> dict[str, Key]:
+    def _read(self) -> dict[str, SecretKey]:
         try:
             with self._given.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -144,14 +144,14 @@ class KeyRing:
         self._seen, self._keys = seen, keys
         return keys
 
-    def _parsed(self, content: bytes) -> dict[str, Key]:
-        keys: dict[str, Key] = {}
+    def _parsed(self, content: bytes) -> dict[str, SecretKey]:
+        keys: dict[str, SecretKey] = {}
         for line in content.decode("ascii", "replace").splitlines():
             key_id, _, text = line.strip().partition(" ")
             if not key_id or key_id.startswith("#"):
                 continue
             try:
-                key = Key(key_id, base64.b64decode(text, validate=True))
+                key = SecretKey(key_id, base64.b64decode(text, validate=True))
             except binascii.Error:
                 raise self._damaged() from None
             if len(key.content) != KEY_BYTES or key.id != _id_of(key.content):
@@ -172,9 +172,9 @@ class KeyRing:
         )
 
 
-def _new_key() -> Key:
+def _new_key() -> SecretKey:
     content = secrets.token_bytes(KEY_BYTES)
-    return Key(_id_of(content), content)
+    return SecretKey(_id_of(content), content)
 
 
 def _id_of(content: bytes) -> str:

@@ -9,12 +9,12 @@ import os
 from typing import NamedTuple
 
 from neuro.domain.errors import Damaged
-from neuro.server.secrets.keyring import Key
+from neuro.server.secrets.keyring import SecretKey
 
 _NONCE = 12
 
 
-class Place(NamedTuple):
+class SecretPlace(NamedTuple):
     """Which version of which secret a value is."""
 
     owner: str
@@ -27,7 +27,7 @@ class Place(NamedTuple):
         return f"neuro secret {self.owner}/{self.key}/{self.version}".encode()
 
 
-def seal(key: Key, place: Place, value: bytes) -> bytes:
+def seal(key: SecretKey, place: SecretPlace, value: bytes) -> bytes:
     """The value, encrypted for its place."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -35,7 +35,7 @@ def seal(key: Key, place: Place, value: bytes) -> bytes:
     return nonce + AESGCM(key.content).encrypt(nonce, value, place.associated)
 
 
-def unseal(key: Key, place: Place, sealed: bytes) -> bytes:
+def unseal(key: SecretKey, place: SecretPlace, sealed: bytes) -> bytes:
     """The value again. Raises Damaged for what is not, whole, the value of this place."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -28,8 +28,8 @@ from neuro.server.access.identity import Identity
 from neuro.server.access.people import person_of
 from neuro.server.database.engine import Database
 from neuro.server.secrets import tables
-from neuro.server.secrets.keyring import Key, KeyRing
-from neuro.server.secrets.sealing import Place, seal, unseal
+from neuro.server.secrets.keyring import KeyRing, SecretKey
+from neuro.server.secrets.sealing import SecretPlace, seal, unseal
 
 log = structlog.get_logger("neuro.secrets")
 
@@ -37,7 +37,7 @@ MAX_SECRETS = 1000  # of one person
 KEPT_VERSIONS = 10
 MAX_LISTED = 10_000
 _BATCH = 100  # values that are encrypted anew in one transaction
-_FIRST = Place("", "", 0)  # before every place
+_FIRST = SecretPlace("", "", 0)  # before every place
 
 
 class Secrets:
@@ -121,7 +121,7 @@ class Secrets:
             )
         version = 1 if last is None else last.place.version + 1
         current = self._ring.current(tables.key_ids(connection))
-        sealed = _sealed(current, Place(owner, key, version), value)
+        sealed = _sealed(current, SecretPlace(owner, key, version), value)
         tables.add(connection, sealed, datetime.now(UTC), by)
         tables.drop_before(connection, owner, key, version - KEPT_VERSIONS + 1)
         return version
@@ -150,7 +150,7 @@ class Secrets:
 
         def write(connection: Connection) -> int:
             tables.lock(connection)
-            sealed = tables.of_version(connection, Place(owner, key, version))
+            sealed = tables.of_version(connection, SecretPlace(owner, key, version))
             if sealed is None:
                 raise NotFound(
                     f"{typed_text(uri)} has no version {version}: `neuro secret history"
@@ -240,7 +240,7 @@ class Secrets:
         async with self._rotation:
             key = await self._database.write(self._new_key)
             encrypted = unreadable = 0
-            after: Place | None = _FIRST
+            after: SecretPlace | None = _FIRST
             while after is not None:
                 done, failed, after = await self._database.write(
                     partial(self._encrypt_some, key=key, after=after)
@@ -254,14 +254,14 @@ class Secrets:
             key_file=str(self._ring.path),
         )
 
-    def _new_key(self, connection: Connection) -> Key:
+    def _new_key(self, connection: Connection) -> SecretKey:
         tables.lock(connection)
         self._ring.current(tables.key_ids(connection))
         return self._ring.rotate()
 
     def _encrypt_some(
-        self, connection: Connection, key: Key, after: Place
-    ) -> tuple[int, int, Place | None]:
+        self, connection: Connection, key: SecretKey, after: SecretPlace
+    ) -> tuple[int, int, SecretPlace | None]:
         """How many values have the new key now, how many cannot be read, and what came last."""
         tables.lock(connection)
         some = tables.not_of_key(connection, key.id, after, _BATCH)
@@ -276,7 +276,7 @@ class Secrets:
         return len(again), len(some) - len(again), last
 
 
-def _sealed(key: Key, place: Place, value: bytes) -> tables.Sealed:
+def _sealed(key: SecretKey, place: SecretPlace, value: bytes) -> tables.Sealed:
     return tables.Sealed(place, key.id, seal(key, place, value))
 
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from neuro.server.access.people import is_of
 from neuro.server.database.schema import Blob, Moment, metadata
-from neuro.server.secrets.sealing import Place
+from neuro.server.secrets.sealing import SecretPlace
 
 secrets = Table(
     "secrets",
@@ -46,7 +46,7 @@ secrets = Table(
 class Sealed(NamedTuple):
     """An encrypted value; ``key_id`` says with which key."""
 
-    place: Place
+    place: SecretPlace
     key_id: str
     content: bytes
 
@@ -54,7 +54,7 @@ class Sealed(NamedTuple):
 class About(NamedTuple):
     """What is known of a version without its value."""
 
-    place: Place
+    place: SecretPlace
     created_at: datetime
     created_by: str
 
@@ -78,7 +78,7 @@ def newest(connection: Connection, owner: str, key: str) -> Sealed | None:
     return _one(connection, _newest_of(owner, key))
 
 
-def of_version(connection: Connection, place: Place) -> Sealed | None:
+def of_version(connection: Connection, place: SecretPlace) -> Sealed | None:
     """One version of a secret."""
     return _one(connection, select(secrets).where(_is(place)))
 
@@ -160,7 +160,7 @@ def versions_of(connection: Connection, owner: str, key: str) -> list[About]:
     return [_about(row) for row in rows]
 
 
-def not_of_key(connection: Connection, key_id: str, after: Place, limit: int) -> list[Sealed]:
+def not_of_key(connection: Connection, key_id: str, after: SecretPlace, limit: int) -> list[Sealed]:
     """Values that another key encrypted, in the order of their places."""
     columns = tuple_(secrets.c.owner, secrets.c.key, secrets.c.version)
     rows = connection.execute(
@@ -194,7 +194,7 @@ def _abouts() -> Select[Any]:
     return select(c.owner, c.key, c.version, c.created_at, c.created_by)
 
 
-def _is(place: Place) -> ColumnElement[bool]:
+def _is(place: SecretPlace) -> ColumnElement[bool]:
     c = secrets.c
     return (c.owner == place.owner) & (c.key == place.key) & (c.version == place.version)
 
@@ -205,8 +205,8 @@ def _one(connection: Connection, query: Select[Any]) -> Sealed | None:
 
 
 def _sealed(row: Row[Any]) -> Sealed:
-    return Sealed(Place(row.owner, row.key, row.version), row.key_id, row.sealed)
+    return Sealed(SecretPlace(row.owner, row.key, row.version), row.key_id, row.sealed)
 
 
 def _about(row: Row[Any]) -> About:
-    return About(Place(row.owner, row.key, row.version), row.created_at, row.created_by)
+    return About(SecretPlace(row.owner, row.key, row.version), row.created_at, row.created_by)
