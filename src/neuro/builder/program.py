@@ -28,12 +28,11 @@ from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
-from neuro.domain.images import with_tag
+from neuro.domain.images import BUILD_CACHE, with_tag
 from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
 from neuro.engines.sandbox import nesting
 
-CACHE = "/cache"
 _JOB = "NEURO_JOB_ID"  # whose context is a volume
 _MOST = 20 << 30  # bytes of layers that stay for later builds
 _LOOK_UPS = 4  # at once
@@ -56,7 +55,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def run(
-    argv: Sequence[str], environment: Mapping[str, str], out: TextIO, cache: str = CACHE
+    argv: Sequence[str], environment: Mapping[str, str], out: TextIO, cache: str = BUILD_CACHE
 ) -> int:
     """Build an image; 0, or 1 with the reason in ``out``. Raises SystemExit when it is stopped."""
     report = Report(out)

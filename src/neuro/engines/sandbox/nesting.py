@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from neuro.engines.sandbox.userland import Userland
 
 PLACE = "/run/nesting"
-CACHE = "/cache"
+CACHE = "/cache"  # as in ``domain.images``, which would cost every job memory
 _ONE = struct.Struct("=B")
 
 
