@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from neuro.builder.arguments import VOLUMES
+from neuro.domain.images import BUILD_VOLUMES
 from neuro.engines.images.reach import as_environment, of_environment, plain
 from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
 from tests.builder.table import Case, set_modes
@@ -106,7 +106,7 @@ def timed() -> None:
             began = time.monotonic()
             # Where it is installed, Python has it compiled.
             shown = json.dumps([{"path": "/context", "read_only": True}])
-            env = {"PYTHONPYCACHEPREFIX": "/tmp/compiled", VOLUMES: shown}
+            env = {"PYTHONPYCACHEPREFIX": "/tmp/compiled", BUILD_VOLUMES: shown}
             subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=env)
             if number:  # the first one makes what is cached then
                 times.append(time.monotonic() - began)

@@ -204,6 +204,23 @@ def test_a_context_that_changes_meanwhile_is_told_and_leaves_no_layer(
     assert here.contents("x") == b"a"
 
 
+def test_a_layer_that_is_packed_otherwise_by_now_is_told_and_pushed_the_next_time(
+    here: Place, tmp_path: Path
+) -> None:
+    text = "FROM BASE\nWORKDIR /w\n"
+    here.build(text)
+    (known,) = (tmp_path / "cache" / "layers").glob("*/packed.json")
+    before = json.loads(known.read_text())
+    known.write_text(json.dumps({**before, "digest": f"sha256:{'0' * 64}"}))
+    del here.registry.blobs[before["digest"]]
+
+    code, said = here.build(text)
+    again, _ = here.build(text)
+
+    assert (code, again) == (1, 0)
+    assert "A layer of an earlier build is packed otherwise now. Build it again." in said
+
+
 class _Files(http.server.BaseHTTPRequestHandler):
     content = b"of a url"
     asked: list[str | None] = []

@@ -27,8 +27,10 @@ _ANEW = "run `make reference`"
 @pytest.fixture(scope="module")
 def ours(in_job: InJob) -> dict[str, dict[str, Any]]:
     """What came of all Dockerfiles here, by what they are."""
-    found = in_job("table", {"CASES": json.dumps([case._asdict() for case in CASES])})
-    return {repr(case): one for case, one in zip(CASES, found, strict=True)}
+    # Of a plain user's only the commands are looked at.
+    cases = CASES if os.geteuid() == 0 else [Case(text) for text in COMMANDS]
+    found = in_job("table", {"CASES": json.dumps([case._asdict() for case in cases])})
+    return {repr(case): one for case, one in zip(cases, found, strict=True)}
 
 
 @pytest.fixture(scope="module")

@@ -242,9 +242,13 @@ def _without(path: Path, name: str) -> None:
     path.with_suffix(".less").replace(path)
 
 
-def _index(count: int) -> bytes:
+def _index(count: int, *notes: dict[str, str]) -> bytes:
     part = {"mediaType": "x", "digest": "sha256:" + "0" * 64, "size": 3}
-    return json.dumps({"manifests": [part] * count}).encode()
+    parts: list[dict[str, object]] = [{**part, "annotations": one} for one in notes]
+    return json.dumps({"manifests": parts + [part] * count}).encode()
+
+
+_NAME, _TAG = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -275,6 +279,7 @@ def test_what_is_not_an_image_is_told_so(tmp_path: Path, case: str) -> None:
         (b"[" * 100_000, "damaged"),
         (_index(0), "has 0 images"),
         (_index(2), "has 2 images"),
+        (_index(0, {_NAME: "a:v1", _TAG: "v1"}, {_TAG: "b:v2"}), r"2 images \(a:v1, b:v2\)"),
         (_index(1), "not whole"),
         (_index(1).replace(b"sha256:", b"../../sha:"), "right digest"),
         (_index(10_001), "10001 parts"),

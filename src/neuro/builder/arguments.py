@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from neuro.builder.faults import BuildFault
+from neuro.domain.images import BUILD_VOLUMES
 from neuro.domain.problems import nearest
 
 HELP = """\
@@ -40,7 +41,6 @@ Example:
 
   python -m neuro.builder --context=/src --destination=registry.example.com/me/trainer:v1
 """
-VOLUMES = "NEURO_BUILD_VOLUMES"
 _SECRETS = "/kaniko/secrets"
 _FLAGS = ("no-push", "no-cache", "cache", "insecure", "insecure-pull", "help")
 _VALUES = (
@@ -93,7 +93,7 @@ def volumes(environment: Mapping[str, str]) -> tuple[Volume, ...]:
 
     Anything else of the job's, such as its /proc, must not be theirs.
     """
-    return tuple(msgspec.json.decode(environment.get(VOLUMES, "[]"), type=list[Volume]))
+    return tuple(msgspec.json.decode(environment.get(BUILD_VOLUMES, "[]"), type=list[Volume]))
 
 
 class Options(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from neuro.domain.errors import InvalidInput
 from neuro.domain.printable import printable
 from neuro.engines.images import records
 from neuro.engines.images.composing import OCI_MANIFEST, Composed, digest_of
-from neuro.engines.images.faults import ImageFault
+from neuro.engines.images.faults import ImageFault, refused
 from neuro.engines.images.manifests import Descriptor
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
 from neuro.engines.images.reach import Reach
@@ -63,9 +63,14 @@ class OfLayer:
         return self._layer.packed() or self._pack()
 
     def read(self, offset: int) -> Iterator[bytes]:
-        """See ``pushing.Source``."""
+        """See ``pushing.Source``. Raises ImageFault where the archive is another by now."""
         if self._file < 0:
-            self._pack()
+            told = self._layer.packed()
+            if self._pack() != told:
+                # Another version of the platform packs otherwise; what it makes is remembered now.
+                raise refused(
+                    "A layer of an earlier build is packed otherwise now. Build it again."
+                )
         return OfFile(self._file).read(offset)
 
     def _pack(self) -> Packed:

@@ -28,13 +28,12 @@ from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
-from neuro.domain.images import with_tag
+from neuro.domain.images import BUILD_CACHE, with_tag
 from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
 from neuro.engines.images.reach import Reach, of_environment
 from neuro.engines.sandbox import nesting
 
-CACHE = "/cache"
 # What the platform says of the daemon that builds, where one does: by which host it finds the
 # platform's registry, and whose its caches are.
 DAEMON_REGISTRY, DAEMON_KEY = "NEURO_BUILD_REGISTRY", "NEURO_BUILD_KEY"
@@ -64,7 +63,7 @@ def run(
     argv: Sequence[str],
     environment: Mapping[str, str],
     out: TextIO,
-    cache: str = CACHE,
+    cache: str = BUILD_CACHE,
     socket: str = nesting.DAEMON,
 ) -> int:
     """Build an image; 0, or 1 with the reason in ``out``. Raises SystemExit when it is stopped.

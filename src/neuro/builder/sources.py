@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import msgspec
 
 from neuro.builder.faults import BuildFault
+from neuro.domain.images import BUILD_CACHE
 from neuro.engines.sandbox import kernel
 
 # Of the job, and none of the volumes that commands see.
 _BUILDERS = ("/kaniko", "/kaniko_context", "/workspace")
-_NEVER = ("/cache", "/dev", "/kaniko/.docker", "/proc", "/run", "/sys")
+_NEVER = (BUILD_CACHE, "/dev", "/kaniko/.docker", "/proc", "/run", "/sys")
 _HINT = "Mount it as a volume, such as --volume=URI:/kaniko/context:ro."
 
 

@@ -16,6 +16,9 @@ EXECUTOR_IMAGE = "neuro/executor"
 # takes.
 BUILDER_IMAGE = "neuro/builder"
 _BUILDERS = (BUILDER_IMAGE, "gcr.io/kaniko-project/executor", "martizih/kaniko")
+# Where its job has the layers of earlier builds, and the variable that says which volumes commands
+# in the image see.
+BUILD_CACHE, BUILD_VOLUMES = "/cache", "NEURO_BUILD_VOLUMES"
 # The usual image to start from; until somebody builds it, it means the machine's own userland.
 BASE_IMAGE = "neuro/base"
 _HOST_IMAGES = ("host", BASE_IMAGE)

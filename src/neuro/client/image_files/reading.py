@@ -217,7 +217,7 @@ def _layout(files: Files) -> StoredImage:
 def _titles(index: Manifest) -> Iterator[str]:
     for one in index.manifests:
         notes = one.annotations or {}
-        yield from (notes[title][:80] for title in _TITLES[:1] if title in notes)
+        yield from [notes[title][:80] for title in _TITLES if title in notes][:1]
 
 
 def _add(image: StoredImage, part: Descriptor, depth: int) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from neuro.engines.sandbox.userland import Userland
 
 PLACE = "/run/nesting"
-CACHE = "/cache"
+CACHE = "/cache"  # as in ``domain.images``, which would cost every job memory
 DAEMON = f"{PLACE}/daemon"
 _ONE = struct.Struct("=B")
 

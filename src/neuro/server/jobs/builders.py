@@ -21,7 +21,7 @@ import msgspec
 
 import neuro
 from neuro.domain.errors import InvalidInput, PlatformError
-from neuro.domain.images import is_builder_image
+from neuro.domain.images import BUILD_CACHE, BUILD_VOLUMES, is_builder_image
 from neuro.domain.jobs import Container, ContainerRequest, JobRequest, SecretVolume, Volume
 from neuro.domain.mounts import place_of
 from neuro.domain.resources import Amount
@@ -31,18 +31,13 @@ from neuro.server.jobs.specification import entrypoint_and_argv
 
 # Where Docker's configuration is for the published images that build.
 CONFIG = "/kaniko/.docker/config.json"
-# The layers of earlier builds of the same owner: the engine mounts them there.
-CACHE = "/cache"
-
-VOLUMES = "NEURO_BUILD_VOLUMES"
 DAEMON_REGISTRY, DAEMON_KEY = "NEURO_BUILD_REGISTRY", "NEURO_BUILD_KEY"
-
 # Of the job, and not of what is built.
 _OWN = ("/kaniko", "/kaniko_context", "/workspace")
 _KANIKO = "/kaniko/executor"  # as its users write it where they give an entrypoint
 _BUILD_ARG = "--build-arg"
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", CACHE)
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", BUILD_CACHE)
 
 
 def mistakes(request: JobRequest, container: ContainerRequest) -> Iterator[PlatformError]:
@@ -170,7 +165,7 @@ def volumes_of(container: Container) -> dict[str, str]:
         for it in container.volumes
         if not any(_overlap(place_of(it.dst_path), own) for own in _OWN)
     ]
-    return {VOLUMES: msgspec.json.encode(shown).decode()} if shown else {}
+    return {BUILD_VOLUMES: msgspec.json.encode(shown).decode()} if shown else {}
 
 
 def daemon_of(registry: str, key: str) -> dict[str, str]:
