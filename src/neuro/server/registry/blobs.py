@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,13 +98,16 @@ class BlobStore:
             pass
         return False
 
-    def empty_trash(self) -> int:
-        """Delete what was thrown away; returns how many bytes that was. Raises OSError."""
-        freed = 0
-        for name, status in self.trash():
+    def empty_trash(self, most: int) -> tuple[int, int]:
+        """Delete ``most`` files that were thrown away; returns how many, and their bytes.
+
+        Raises OSError.
+        """
+        count = freed = 0
+        for name, status in islice(self.trash(), most):
             (self._trash / name).unlink(missing_ok=True)
-            freed += status.st_size
-        return freed
+            count, freed = count + 1, freed + status.st_size
+        return count, freed
 
     def read_again(self, digest: str) -> Reading | None:
         """Begin to read a blob, to see whether it is right; None where it is not there."""

@@ -88,7 +88,7 @@ class Collection:
         )
         done.blobs = await self._each(unlinked, self._remove)
         done.blobs += await self._remove_unknown(before)
-        done.freed = await self._threads.whole(self._store.empty_trash)
+        done.freed = await self._empty_trash()
         if done != Collected(links=done.links):
             log.info(
                 "images collected",
@@ -98,6 +98,17 @@ class Collection:
                 bytes=done.freed,
             )
         return done
+
+    async def _empty_trash(self) -> int:
+        """Delete what was thrown away, some at a time, as a server that stops waits for the thread;
+        returns how many bytes that was.
+        """
+        freed = 0
+        while True:
+            count, size = await self._threads.whole(partial(self._store.empty_trash, AT_ONCE))
+            freed += size
+            if count < AT_ONCE:
+                return freed
 
     async def _remove_manifests(self, before: datetime) -> int:
         """Indexes, and then what they alone needed, and so on; returns how many that were."""
