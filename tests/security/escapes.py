@@ -114,6 +114,18 @@ ESCAPES: tuple[tuple[str, str], ...] = (
         "Looked up below the job's root, by a process without rights over the host; read as plain"
         " files alone",
     ),
+    # Secrets: ``tests/server/test_job_secrets.py`` and ``test_secrets.py`` beside it.
+    (
+        "The value of a secret in the database, the data folder, logs, answers, `docker"
+        " inspect`, or the command line and environment of other processes",
+        "Encrypted at rest; passed in memory alone, to the job's own processes; the tests"
+        " look for it by its bytes",
+    ),
+    (
+        "The encrypted value of one secret in the place of another, of an earlier version,"
+        " or of another owner",
+        "Each is bound to its owner, name and version",
+    ),
     # Taking too much.
     (
         "All memory, also by filling `/dev`, `/dev/shm` and `/run`, or in files and segments that"

@@ -97,6 +97,7 @@ def _address(server: ServerProcess, path: str, user: str) -> str:
         "upload": "unknown",
         "slash": "/",
         "token": "x",
+        "key": "unknown",
         "port": "80",
         "cluster": "default",
         "preset": "cpu-small",

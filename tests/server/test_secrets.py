@@ -300,22 +300,28 @@ async def test_a_key_that_others_can_read_is_refused(house: House) -> None:
         await house.value()
 
 
-async def test_rows_cannot_change_places(house: House) -> None:
+@pytest.mark.parametrize(
+    "place", [("anna", "other", 1), ("boris", "token", 1), ("anna", "token", 2)]
+)
+async def test_rows_cannot_change_places(house: House, place: tuple[str, str, int]) -> None:
+    owner, key, version = place
+    uri = ResourceURI("secret", "default", (owner, key))
     await house.put()
-    await house.put(OTHER, b"worth less")
-    table = tables.secrets
+    await house.put(uri, b"worth less", by=owner)
+    columns = tables.secrets.c
 
     def swap(connection: Any) -> None:
-        token = tables.newest(connection, "anna", "token")
-        assert token is not None
-        there = table.update().where(table.c.key == "other")
-        connection.execute(there.values(sealed=token.content))
+        first = tables.of_version(connection, SecretPlace("anna", "token", 1))
+        assert first is not None
+        there = update(tables.secrets).where(
+            columns.owner == owner, columns.key == key, columns.version == version
+        )
+        connection.execute(there.values(sealed=first.content))
 
     await house.database.write(swap)
 
-    with pytest.raises(Damaged, match="'other' of 'anna' is damaged"):
-        await house.value(uri=OTHER)
-    assert await house.value() == VALUE
+    with pytest.raises(Damaged, match=f"'{key}' of '{owner}' is damaged"):
+        await house.value(owner, uri)
 
 
 async def test_what_is_damaged_does_not_stop_a_change_of_the_key(house: House) -> None:
