@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import update
 
 from neuro.domain.errors import Conflict, Damaged, InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.permissions import Action
+from neuro.domain.secrets import RestoreRequest
 from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.server.access.grants import Grant
 from neuro.server.access.service import AccessService
@@ -334,6 +336,12 @@ async def test_what_is_damaged_does_not_stop_a_change_of_the_key(house: House) -
 
     assert (done.encrypted, done.unreadable) == (1, 1)
     assert await house.value() == VALUE
+
+
+@pytest.mark.parametrize("version", [0, -1, 1 << 31, 1 << 63])
+def test_a_version_is_one_that_a_database_can_have(version: int) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"version": version}, RestoreRequest)
 
 
 def test_values_and_keys_are_in_no_text_of_an_object() -> None:

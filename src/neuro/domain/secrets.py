@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -34,7 +35,7 @@ class SecretRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class RestoreRequest(msgspec.Struct, frozen=True):
     """POST /secrets/{key}/restore: which version's value the secret is to have again."""
 
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)]
 
 
 class SecretVersion(msgspec.Struct, frozen=True, kw_only=True):
