@@ -44,7 +44,7 @@ async def test_a_packed_folder_is_pushed_and_pulled(
     image = image_of(None, [made], created="2026-01-02T03:04:05Z")
     reference = parse(f"{urlsplit(server.url).netloc}/{home}:v1")
     credentials = PullCredentials("token", server.token if password else "no-token")
-    push = Push(Registry(reference, credentials, (reference.registry,)), reference, pause=0)
+    push = Push(Registry(reference, credentials, plain(reference.registry)), reference, pause=0)
     running = asyncio.to_thread(push.run, image, {made.digest: OfBytes(blob)})
     if not password:
         with pytest.raises(ImageFault) as caught:
