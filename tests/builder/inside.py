@@ -20,6 +20,7 @@ from neuro.engines.sandbox.interpreter import PACKAGE_ROOT
 from tests.builder.table import Case, set_modes
 
 _MARK = "result: "
+PATIENCE = 60.0  # seconds
 TESTS, PLACE = Path(__file__).parents[1], "/given/tests"
 
 
@@ -80,10 +81,12 @@ def stopped_in_push() -> None:
         for is_first in (True, False):
             here.registry.before_upload = hold if is_first else lambda: None
             argv = [sys.executable, "-c", code, *words]
-            reach = as_environment(plain(here.host))
-            with subprocess.Popen(argv, stdout=subprocess.PIPE, env=reach) as building:
-                if is_first:
-                    reached.wait()
+            env = {name: value for name, value in os.environ.items() if name != "NEURO_JOB_ID"}
+            env |= as_environment(plain(here.host))
+            with subprocess.Popen(
+                argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env
+            ) as building:
+                if is_first and reached.wait(PATIENCE):
                     building.send_signal(signal.SIGTERM)
                 out, _ = building.communicate()
                 go_on.set()

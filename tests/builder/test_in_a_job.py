@@ -147,7 +147,7 @@ def test_a_build_that_is_stopped_while_it_pushes_leaves_no_image_and_all_layers(
 ) -> None:
     stopped, again = in_job("stopped_in_push", {})
 
-    assert stopped["code"] == 128 + signal.SIGTERM
+    assert stopped["code"] == 128 + signal.SIGTERM, stopped
     assert stopped["said"].endswith("The build was stopped.\n")
     assert stopped["layers"] is None
     assert again["code"] == 0, again["said"]
