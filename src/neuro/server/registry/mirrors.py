@@ -19,8 +19,9 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.reach import Reach
@@ -48,7 +49,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger("neuro.registry")
 
-# Downloads and questions at once, and of one person.
+# Downloads at once, and of one person; and as many questions, which wait for no download.
 THREADS, THREADS_PER_PERSON = 8, 4
 TAG_SECONDS = 60.0  # for which the word of the upstream of a tag is good
 _MOST_KNOWN = 4096  # tags, and repositories, that are remembered
@@ -94,6 +95,7 @@ class Mirrors:
         self._now = now
         self._tag_seconds = tag_seconds
         self._stop = Stop()
+        self._downloads = Threads(THREADS, THREADS_PER_PERSON, "downloads")
         self._threads = Threads(THREADS, THREADS_PER_PERSON, "mirrors")
         self._upstreams: OrderedDict[str, Registry] = OrderedDict()
         self._asked: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -117,6 +119,7 @@ class Mirrors:
         self._stop.set()
         while self._tasks or self._coming:
             await asyncio.wait([*self._tasks, *self._coming.values()])
+        await self._downloads.close()
         await self._threads.close()
 
     # Manifests
@@ -236,7 +239,10 @@ class Mirrors:
             fetch.end(_refusal(fault))
         except Stopped:
             fetch.end(Unavailable("The server is stopping: pull again in a moment."))
+        except PlatformError as error:
+            fetch.end(error)
         except Exception as error:
+            log.exception("mirror failed", image=repository.path, blob=fetch.digest)
             fetch.end(error)
         finally:
             self._fetches.pop((repository.path, fetch.digest), None)
@@ -251,13 +257,17 @@ class Mirrors:
             return False
         now = self._now()
 
-        def take(connection: Connection) -> bool:
-            if not blob_tables.size_of_blob(connection, fetch.digest):
-                return False  # Removed a moment ago.
+        def take(connection: Connection) -> None:
+            self._quotas_of(repository).check_blob(
+                connection, repository.owner, fetch.digest, fetch.size
+            )
             blob_tables.link(connection, repository, fetch.digest, now)
-            return True
 
-        return await self._database.write(take)
+        try:
+            await self._database.write(take)
+        except IntegrityError:
+            return False  # Removed a moment ago.
+        return True
 
     async def _download(self, upstream: Registry, repository: Repository, fetch: Fetch) -> None:
         name, algorithm = secrets.token_hex(16), algorithm_of(fetch.digest)
@@ -266,7 +276,7 @@ class Mirrors:
         )
         fetch.begin(fd)
         try:
-            await self._threads.whole(lambda: fetch.download(upstream, incoming))
+            await self._downloads.whole(lambda: fetch.download(upstream, incoming))
             await self._keep(repository, fetch, incoming)
         except BaseException:
             await self._threads.whole(incoming.discard)
