@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import delete
 from structlog.testing import capture_logs
 
+from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.registry_client import Answer
 from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables
@@ -26,9 +27,10 @@ from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.fetches import Fetch
 from neuro.server.registry.manifest_tables import find_manifest
-from neuro.server.registry.mirrors import THREADS_PER_PERSON, Mirror, Mirrors
+from neuro.server.registry.mirrors import THREADS_PER_PERSON, USUAL_RULES, Mirror, Mirrors
 from neuro.server.registry.names import Repository
 from neuro.server.registry.tables import blobs, links
+from neuro.server.registry.upkeep import Upkeep
 from tests.engines.small_registry import SmallRegistry, running
 
 DEBIAN = Repository("docker.io/library/debian")
@@ -230,3 +232,59 @@ async def test_questions_do_not_wait_for_downloads(
     assert not upstream.may_give.is_set()
     assert await database.read(lambda c: find_manifest(c, OTHER.path, "1")) is not None
     assert not upstream.asked.acquire(blocking=False)  # The downloads still have all their threads.
+
+
+async def test_what_nobody_pulls_goes_after_a_while(
+    upstream: HoldingRegistry, mirrors: Mirrors, database: Database
+) -> None:
+    upstream.image("library/debian", "a", tag="1")
+    await mirrors.bring_manifest(DEBIAN, "1")
+    usual = {"docker.io": USUAL_RULES}
+
+    def sweep(after_days: float) -> Awaitable[int]:
+        later = datetime.now(UTC) + timedelta(days=after_days)
+        return Upkeep(database, usual, lambda: later).sweep()
+
+    assert await sweep(after_days=29) == 0
+    assert await sweep(after_days=31) == 1
+    assert await database.read(lambda c: find_manifest(c, DEBIAN.path, "1")) is None
+
+
+async def _sizes(database: Database) -> dict[str, int]:
+    tags = await Upkeep(database).tags(DEBIAN, "", 10)
+    return {tag.tag: tag.size for tag in tags}
+
+
+async def test_a_tag_is_as_large_as_its_manifest_says(
+    upstream: HoldingRegistry, mirrors: Mirrors, database: Database
+) -> None:
+    image = upstream.image("library/debian", "a", "b", tag="1")
+    upstream.index("library/debian", ("linux/amd64", image), tag="all")
+    size = sum(len(blob) for blob in upstream.blobs.values())
+
+    await mirrors.bring_manifest(DEBIAN, "all")
+    assert await _sizes(database) == {"all": 0}
+    await mirrors.bring_manifest(DEBIAN, image["digest"])
+    assert await _sizes(database) == {"all": size}
+    await mirrors.bring_manifest(DEBIAN, "1")
+    assert await _sizes(database) == {"1": size, "all": size}
+
+
+async def test_an_immutable_tag_stays_what_it_was_first(
+    upstream: HoldingRegistry, mirrors: Mirrors, database: Database
+) -> None:
+    async def tag(name: str) -> str | None:
+        await mirrors.bring_manifest(DEBIAN, name)
+        found = await database.read(lambda c: find_manifest(c, DEBIAN.path, name))
+        return found and found.digest
+
+    rules = ImageRules(immutable=["v*"])
+    await Upkeep(database).set_rules(Repository("docker.io"), rules)
+    first = upstream.image("library/debian", "a", tag="v1")
+    upstream.image("library/debian", "a", tag="latest")
+    assert await tag("v1") == await tag("latest") == first["digest"]
+    second = upstream.image("library/debian", "b", tag="v1")
+    upstream.image("library/debian", "b", tag="latest")
+
+    assert await tag("v1") == first["digest"]
+    assert await tag("latest") == second["digest"]

@@ -34,7 +34,8 @@ from neuro.server.registry import blob_tables, manifest_tables, rule_tables
 from neuro.server.registry.blobs import BlobStore, Incoming
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.fetches import Fetch, open_incoming
-from neuro.server.registry.manifests import parse_manifest, size_in
+from neuro.server.registry.manifest_tables import KeptManifest
+from neuro.server.registry.manifests import parse_manifest, size_in, told_size
 from neuro.server.registry.names import (
     DEFAULT_ALGORITHM,
     Repository,
@@ -43,6 +44,7 @@ from neuro.server.registry.names import (
     is_digest,
 )
 from neuro.server.registry.quotas import Quotas
+from neuro.server.registry.rules import matches
 from neuro.server.threads import Threads
 
 T = TypeVar("T")
@@ -53,7 +55,7 @@ log = structlog.get_logger("neuro.registry")
 THREADS, THREADS_PER_PERSON = 8, 4
 TAG_SECONDS = 60.0  # for which the word of the upstream of a tag is good
 _MOST_KNOWN = 4096  # tags, and repositories, that are remembered
-# By default a tag that nobody pulls goes; whoever manages the mirror can set other rules.
+# Of a mirror for which nobody has set rules: a tag that nobody pulls goes.
 USUAL_RULES = ImageRules(keep_seconds=30 * 86_400.0)
 
 
@@ -103,17 +105,6 @@ class Mirrors:
         self._fetches: dict[tuple[str, str], Fetch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
-        """Let what nobody pulls go after a while, where nobody has said otherwise."""
-
-        def put(connection: Connection) -> None:
-            for name in self._mirrors:
-                if not rule_tables.rules_of(connection, name):
-                    rule_tables.put_rules(connection, name, USUAL_RULES)
-
-        if self._mirrors:
-            await self._database.write(put)
-
     async def close(self) -> None:
         """End whatever is coming."""
         self._stop.set()
@@ -152,10 +143,13 @@ class Mirrors:
             self._asked.popitem(last=False)
 
     async def _bring(self, mirror: Mirror, repository: Repository, reference: str) -> None:
-        known = await self._database.read(
-            lambda c: manifest_tables.find_manifest(c, repository.path, reference)
-        )
-        if known is not None and is_digest(reference):
+        def find(connection: Connection) -> tuple[KeptManifest | None, bool]:
+            found = manifest_tables.find_manifest(connection, repository.path, reference)
+            rules = rule_tables.find_rules(connection, repository.path).rules
+            return found, is_digest(reference) or matches(reference, rules.immutable)
+
+        known, is_to_stay = await self._database.read(find)
+        if known is not None and is_to_stay:
             return
         upstream = self._upstream(mirror, repository)
         try:
@@ -186,7 +180,10 @@ class Mirrors:
         def put(connection: Connection) -> None:
             self._quotas_of(repository).check(connection, repository.owner, len(content))
             repository_id = blob_tables.make_repository(connection, repository)
-            manifest_tables.put_manifest(connection, repository_id, manifest, tagged, now)
+            manifest_tables.put_manifest(
+                connection, repository_id, manifest, tagged, now, told_size(content)
+            )
+            manifest_tables.measure_indexes(connection, repository_id, manifest.digest)
 
         await self._database.write(put)
 
