@@ -229,7 +229,9 @@ class Launcher:
             run=record.run,
             image=BUILDER_IMAGE,
             entrypoint=builders.command_of(self._commands),
-            argv=builders.arguments_of(container, known_as, registry, record.cluster, record.owner),
+            argv=builders.arguments_of(
+                container, known_as, registry, record.cluster, record.owner, self._mirrors
+            ),
             env={**_given(record), **builders.volumes_of(container), **told},
             hostname=record.id,
             volumes=await self._volumes_of(record),
