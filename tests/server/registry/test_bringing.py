@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import delete
 from structlog.testing import capture_logs
 
+from neuro.domain.errors import Unavailable
 from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.registry_client import Answer
 from neuro.server.database.engine import Database
@@ -213,6 +214,21 @@ async def test_what_nobody_expected_is_in_the_log(
 
     [told] = [one for one in logs if one["event"] == "mirror failed"]
     assert (told["image"], told["blob"]) == (DEBIAN.path, digest)
+
+
+async def test_a_tag_is_what_it_was_where_no_name_is_known(
+    upstream: HoldingRegistry, mirrors: Mirrors, database: Database, store: WatchedStore
+) -> None:
+    upstream.image("library/debian", "a", tag="1")
+    await mirrors.bring_manifest(DEBIAN, "1")
+    offline = {"docker.io": Mirror("docker.io", "registry.invalid")}
+    later = Mirrors(database, store, offline, tag_seconds=0.0)
+
+    await later.bring_manifest(DEBIAN, "1")
+    with pytest.raises(Unavailable):
+        await later.bring_manifest(DEBIAN, "2")
+
+    await later.close()
 
 
 async def test_questions_do_not_wait_for_downloads(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -160,7 +161,7 @@ class Mirrors:
             if known is None or known.digest != digest:
                 await self._fetch_manifest(upstream, repository, reference, digest)
         except ImageFault as fault:
-            if known is None or fault.kind is not FaultKind.AWAY:
+            if known is None or not _is_away(fault):
                 raise _refusal(fault) from None
             log.warning("mirror is away", image=repository.path, why=fault.sentence)
         if not is_digest(reference):
@@ -325,7 +326,14 @@ class Mirrors:
         return Quotas(self._mirrors[repository.owner].size)
 
 
+def _is_away(fault: ImageFault) -> bool:
+    """Whether nobody answers: a mirror's name is right, also where it cannot be looked up."""
+    return fault.kind is FaultKind.AWAY or isinstance(fault.__cause__, socket.gaierror)
+
+
 def _refusal(fault: ImageFault) -> Exception:
+    if _is_away(fault):
+        return Unavailable(fault.sentence)
     if fault.kind is FaultKind.NOT_FOUND:
         return RegistryError("MANIFEST_UNKNOWN", 404, fault.sentence)
     if fault.kind is FaultKind.DENIED:
