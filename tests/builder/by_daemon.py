@@ -54,7 +54,7 @@ def build(folder: Path, *asked: Asked, busybox: bytes) -> list[Told]:
         stdout=subprocess.PIPE,
         check=True,
         cwd=_CHECKOUT,
-        timeout=300,
+        timeout=500,
     )
     return msgspec.json.decode(ran.stdout, type=list[Told])
 

@@ -12,6 +12,8 @@ from tests.builder.table import BUSYBOX
 
 pytestmark = [
     pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(BUSYBOX is None, reason="needs a static busybox (apt: busybox-static)"),
 ]
 _DATED = "FROM BASE\nRUN echo at $(cat /proc/sys/kernel/random/uuid) | tee /made\n"
@@ -39,6 +41,11 @@ _BUILDS = {
     "cache again": Asked(text=_CACHE, words=["--build-arg=WHO=eve"]),
     "secret": Asked(text=_SECRET, words=["--secret=id=word,src=CONTEXT/words"]),
     "no secret": Asked(text=_SECRET.replace("id=", "required=true,id=")),
+    "large secret": Asked(
+        text=_SECRET.replace("cat", "test -f"),
+        files={"large": "x" * ((1 << 20) + 1)},
+        words=["--secret=id=word,src=CONTEXT/large"],
+    ),
     "with password": Asked(text="FROM BASE\nRUN echo private\n", password="p"),
     "without": Asked(text="FROM BASE\nRUN true\n", password="p", logged_in=False),
     "taken without": Asked(
@@ -109,7 +116,8 @@ def test_so_are_folders_of_caches(told: dict[str, Told]) -> None:
 def test_a_command_is_shown_a_secret(told: dict[str, Told]) -> None:
     assert told["secret"].code == 0, told["secret"].said
     assert " hello\n" in told["secret"].said
-    assert told["no secret"].code == 1
+    assert told["no secret"].code == told["large secret"].code == 1
+    assert "\nThe secret 'word' is larger than 1 MiB.\n" in told["large secret"].said
 
 
 def test_a_base_is_for_those_whom_its_registry_gives_it(told: dict[str, Told]) -> None:

@@ -14,7 +14,7 @@ from tests.cli.on_docker import inside, push
 from tests.cli.platform import NEURO, PATIENCE, Home
 from tests.engines import docker_daemon
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 
 _SETTINGS = """\
 engine = "docker"

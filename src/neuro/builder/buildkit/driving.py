@@ -36,7 +36,10 @@ from neuro.engines.runs import PullCredentials
 _DRAFTS = "neuro-drafts"  # a repository of the daemon's
 _SENT = ("Pushed", "Layer already exists")
 _EXIT_CODE = re.compile(r"exit code: (\d+)\s*$")
-_BEGINNING = re.compile(r"^(?:failed to solve(?: with frontend [\w.]+)?|failed to build LLB): ")
+_BEGINNING = re.compile(
+    r"^(?:(?:failed to solve(?: with frontend [\w.]+)?|failed to build LLB): "
+    r"|rpc error: code = \w+ desc = )"
+)
 _KILLED = 137
 _OCTETS = "application/octet-stream"
 # What a daemon says of words that it does not know. We have read the file, so they are new ones.
@@ -208,15 +211,14 @@ class Driving:
         return secret_files.content(self._options.secrets, self._order.sources, name)
 
     def _failed(self, error: str, failure: Failure | None) -> Exception:
-        while (shorter := _BEGINNING.sub("", error)) != error:
-            error = shorter
+        error = _plain(error)
         if failure is None and _OLDER.search(error):
             said = error.strip().rstrip(".")
             return fitting.Unfit(f"the daemon's BuildKit does not know its syntax ({said})")
         if failure is None:
             return BuildFault(f"{error.strip().rstrip('.')}.")
         code = _EXIT_CODE.search(failure.error)
-        sentence = f"{failure.error.strip().rstrip('.')}."
+        sentence = f"{_plain(failure.error).strip().rstrip('.')}."
         hint = ""
         if code is not None:
             sentence = f"The command ended with exit code {code[1]}."
@@ -283,6 +285,13 @@ class Driving:
                 f"Another image was pushed as {target} at the same time.", "Build again."
             )
         return Pushed(digest, sum(one.size for one in blobs))
+
+
+def _plain(error: str) -> str:
+    """What an error says, without who has passed it on."""
+    while (shorter := _BEGINNING.sub("", error)) != error:
+        error = shorter
+    return error
 
 
 class _Blob(msgspec.Struct):

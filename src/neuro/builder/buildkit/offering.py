@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from neuro.builder.buildkit import protobuf
-from neuro.builder.buildkit.session import Exchange, Metadata, Methods, NotFound, Reply
+from neuro.builder.buildkit.session import (
+    CallRefused,
+    Exchange,
+    Metadata,
+    Methods,
+    NotFound,
+    Reply,
+)
 from neuro.builder.buildkit.sharing import Files, NoFiles, OfContext, OneFile, Sharing
+from neuro.builder.faults import BuildFault
 from neuro.builder.views import Context
 from neuro.engines.runs import PullCredentials
 
@@ -42,7 +50,10 @@ def methods(
     def secrets(metadata: Metadata) -> Exchange:
         def answer(request: bytes) -> bytes:
             name = _text(request, 1)
-            content = secret(name)
+            try:
+                content = secret(name)
+            except BuildFault as fault:
+                raise CallRefused(fault.sentence) from None
             if content is None:
                 raise NotFound(f"There is no secret '{name}'.")
             return protobuf.field(1, content)

@@ -23,9 +23,7 @@ from h2.events import (
     DataReceived,
     Event,
     RequestReceived,
-    StreamEnded,
     StreamReset,
-    WindowUpdated,
 )
 from h2.exceptions import ProtocolError, StreamClosedError
 
@@ -127,6 +125,10 @@ class Session:
                 self._pump()
         except (OSError, ProtocolError):
             pass  # the daemon has gone, and says so where the build was asked for
+        finally:
+            # It must not wait for answers that nobody gives any more.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _flush(self) -> None:
         waiting = self._http.data_to_send()
@@ -147,8 +149,6 @@ class Session:
             self._calls.pop(event.stream_id or 0, None)
         elif isinstance(event, ConnectionTerminated):
             raise ConnectionError("the daemon ends the session")
-        else:
-            assert isinstance(event, Event | StreamEnded | WindowUpdated)
 
     def _begin(self, stream: int, headers: Sequence[tuple[str | bytes, str | bytes]]) -> None:
         told: dict[str, list[str]] = {}
