@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from neuro.builder.program import DAEMON_KEY, DAEMON_REGISTRY
+from neuro.docker.build_place import BuildPlace, as_environment
 from tests.builder.registry import place
 from tests.engines import docker_daemon
 
@@ -75,8 +75,7 @@ def main() -> None:
                 (here.context / name).write_text(content)
             environment: Mapping[str, str] = {
                 "DOCKER_CONFIG": str(config),
-                DAEMON_REGISTRY: here.host,
-                DAEMON_KEY: one.owner,
+                **as_environment(BuildPlace(here.host, one.owner)),
             }
             text = one.text.replace("HOST", here.host)
             words = [word.replace("CONTEXT", str(here.context)) for word in one.words]

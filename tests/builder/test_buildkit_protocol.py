@@ -23,6 +23,7 @@ from neuro.builder.buildkit.protobuf import field, fields, inner
 from neuro.builder.buildkit.rewriting import rewritten
 from neuro.builder.buildkit.session import Session
 from neuro.builder.buildkit.trace import Trace
+from neuro.builder.faults import BuildFault
 from neuro.builder.reporting import Report
 from neuro.builder.sources import ANYWHERE
 from neuro.dockerfile.image import Image
@@ -41,8 +42,21 @@ def test_a_message_is_read_as_it_was_written(parts: list[tuple[int, int | bytes]
 
 
 @given(st.binary())
-def test_what_is_no_message_is_refused(body: bytes) -> None:
+def test_bytes_that_nobody_wrote_end_in_fields_or_a_value_error(body: bytes) -> None:
     with suppress(ValueError):
+        list(fields(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"\xff", id="a number without an end"),
+        pytest.param(b"\x0a\x05ab", id="fewer bytes than it says"),
+        pytest.param(b"\x08", id="a field without a value"),
+    ],
+)
+def test_a_message_that_is_cut_off_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):
         list(fields(body))
 
 
@@ -145,8 +159,14 @@ def test_each_quarter_of_what_is_fetched_is_told_once() -> None:
 
 
 @given(st.text() | st.binary().map(lambda body: base64.b64encode(body).decode()))
-def test_a_record_that_cannot_be_read_is_refused(record: str) -> None:
+def test_a_record_that_nobody_wrote_ends_in_nothing_or_a_value_error(record: str) -> None:
     with suppress(ValueError):
+        Trace(Report(io.StringIO())).take(record)
+
+
+@pytest.mark.parametrize("record", ["not base64", base64.b64encode(b"\xff").decode()])
+def test_a_record_that_cannot_be_read_is_refused(record: str) -> None:
+    with pytest.raises(ValueError):
         Trace(Report(io.StringIO())).take(record)
 
 
@@ -193,9 +213,10 @@ class _Asking:
 
 
 @contextmanager
-def _session(folder: Path) -> Iterator[_Asking]:
+def _session(
+    folder: Path, secrets: Callable[[str], bytes | None] = {"word": b"hidden"}.get
+) -> Iterator[_Asking]:
     ours, theirs = socket.socketpair()
-    secrets: Callable[[str], bytes | None] = {"word": b"hidden"}.get
     passwords = {"here:5000": PullCredentials("me", "secret")}.get
     with files.context(str(folder), str(folder / "Dockerfile"), ANYWHERE) as context, theirs:
         methods = offering.methods("FROM scratch", context, passwords, secrets)
@@ -208,19 +229,42 @@ def _session(folder: Path) -> Iterator[_Asking]:
             session.close()
 
 
+_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+
+
 def test_passwords_and_secrets_are_told_by_their_names(tmp_path: Path) -> None:
     credentials = "/moby.filesync.v1.Auth/Credentials"
-    secret = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
     with _session(tmp_path) as asking:
         assert asking.call(credentials, field(1, "here:5000")) == (
             [field(1, "me") + field(2, "secret")],
             0,
         )
         assert asking.call(credentials, field(1, "there:5000")) == ([b""], 0)
-        assert asking.call(secret, field(1, "word")) == ([field(1, "hidden")], 0)
-        assert asking.call(secret, field(1, "other")) == ([], 5)
+        assert asking.call(_SECRET, field(1, "word")) == ([field(1, "hidden")], 0)
+        assert asking.call(_SECRET, field(1, "other")) == ([], 5)
         assert asking.call("/nobody/Knows", b"") == ([], 12)
         assert asking.call(credentials, b"\xff") == ([], 2)
+
+
+def _refused(name: str) -> bytes:
+    raise BuildFault(f"The secret '{name}' is larger than 1 MiB.")
+
+
+def test_a_secret_that_cannot_be_given_ends_its_call_alone(tmp_path: Path) -> None:
+    with _session(tmp_path, _refused) as asking:
+        assert asking.call(_SECRET, field(1, "word")) == ([], 2)
+        assert asking.call(_SECRET, field(1, "other")) == ([], 2)
+
+
+def _broken(name: str) -> bytes:
+    raise KeyError(name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_daemon_does_not_wait_for_a_session_that_broke(tmp_path: Path) -> None:
+    ended = AssertionError, ConnectionError  # and no TimeoutError
+    with _session(tmp_path, _broken) as asking, pytest.raises(ended):
+        asking.call(_SECRET, field(1, "word"))
 
 
 _FILES = "/moby.filesync.v1.FileSync/DiffCopy"

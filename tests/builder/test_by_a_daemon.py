@@ -137,7 +137,7 @@ def test_no_argument_changes_how_the_daemon_builds(told: dict[str, Told]) -> Non
     reserved = told["reserved"]
 
     assert reserved.code == 1
-    assert "BUILDKIT_SYNTAX is not for people" in reserved.said
+    assert "BUILDKIT_SYNTAX is reserved" in reserved.said
 
 
 def test_what_only_our_builder_can_it_builds(told: dict[str, Told]) -> None:

@@ -279,6 +279,23 @@ def test_what_killed_clients_have_left_goes(person: Home, context: Path) -> None
     person.ok("rm", "-r", f"storage:.builds/{new}")
 
 
+def test_what_a_build_has_that_still_waits_stays(person: Home, context: Path) -> None:
+    name = f"{int(time.time()) - 4 * 86400}-{'1' * 16}"
+    person.ok("mkdir", "-p", f"storage:.builds/{name}/context")
+    volume = f"storage:.builds/{name}:/sent:ro"
+    words = ("-s", "cpu-small", "-v", volume, "--detach", "ubuntu", "--", "sleep", "600")
+    person.ok("run", "--name", "slow-build", *words)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+
+    built(person)
+    waits = person.ok("ls", "storage:.builds").split()
+    person.ok("kill", "slow-build")
+    built(person, "-F")
+
+    assert name in waits
+    assert name not in person.ok("ls", "storage:.builds").split()
+
+
 def test_a_kept_context_that_is_not_whole_is_sent_anew(person: Home, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     sent(person)

@@ -220,7 +220,7 @@ def serving(registry: SmallRegistry, port: int = 0) -> ThreadingHTTPServer:
         def do_GET(self) -> None:
             registry.answer(self)
 
-        do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
+        do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

@@ -78,6 +78,9 @@ class TakingRegistry(SmallRegistry):
         upload = self.uploads.get(number)
         if upload is None:
             send(request, 404, b"{}")
+        elif request.command == "DELETE":
+            del self.uploads[number]
+            send(request, 204, b"")
         elif request.command == "GET":
             self._send_place(request, 204, repository, number)
         elif request.command == "PATCH":

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from neuro.docker import drafts
 from neuro.engines.base import (
     Commits,
     EngineFault,
@@ -346,3 +348,17 @@ async def test_a_daemon_that_is_started_late_or_anew_is_met_when_it_is_there(
         assert await engine.nodes() == [node]
     finally:
         await engine.close()
+
+
+async def test_images_that_a_killed_save_or_build_has_left_go_when_the_engine_opens(
+    runs: Runs,
+) -> None:
+    old, new = f"{drafts.REPOSITORY}:1000000000-left", drafts.new_draft(time.time())
+    (some,) = docker_daemon.docker("images", "-q").stdout.split()[:1]
+    for name in (old, new):
+        docker_daemon.docker("tag", some, name)
+
+    await runs.engine.adopt([])
+
+    assert Daemon(docker_daemon.socket_path()).names_in(drafts.REPOSITORY) == [new]
+    docker_daemon.docker("rmi", "--no-prune", new)

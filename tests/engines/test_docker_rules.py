@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from neuro.docker.asking import Component, Version, chosen_version
+from neuro.docker.asking import Component, Refused, Version, chosen_version
 from neuro.docker.images import Image, ImageConfig, Step, name_and_tag
 from neuro.engines.base import EngineFault
 from neuro.engines.docker.api import Container, ContainerState, Daemon, Info
@@ -28,6 +28,8 @@ from neuro.engines.docker.gpus import (
     runtime_gives,
 )
 from neuro.engines.docker.images import CannotPull, Progress, fetched, whole_name
+from neuro.engines.docker.making import Made, make
+from neuro.engines.docker.order import Order
 from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
@@ -75,8 +77,6 @@ def test_an_image_has_a_name_and_a_tag(reference: str, expected: tuple[str, str]
 )
 def test_a_daemon_is_asked_for_an_image_with_its_registry(reference: str, whole: str) -> None:
     assert whole_name(reference) == whole
-    body = container_body("i", spec("x", image=reference), ["l"], (), 10)
-    assert body["Image"] == whole
 
 
 def test_the_progress_of_a_pull_never_goes_back() -> None:
@@ -155,7 +155,7 @@ def test_a_run_without_a_word_to_execute_is_refused(
 def test_no_environment_of_a_job_makes_more_gpus_visible(asked: tuple[str, ...], seen: str) -> None:
     run = spec("x", gpus=asked, env={"NVIDIA_VISIBLE_DEVICES": "all"})
 
-    body = container_body("i", run, ["l"], (), 10)
+    body = container_body("i", run, "sha256:1", ["l"], (), 10)
 
     assert [line for line in body["Env"] if line.startswith("NVIDIA")] == [
         f"NVIDIA_VISIBLE_DEVICES={seen}"
@@ -164,7 +164,7 @@ def test_no_environment_of_a_job_makes_more_gpus_visible(asked: tuple[str, ...],
 
 def test_gpus_are_asked_for_by_the_daemons_names() -> None:
     def requests(*gpus: str) -> object:
-        body = container_body("i", spec("x", gpus=gpus), ["l", "w"], (), 10)
+        body = container_body("i", spec("x", gpus=gpus), "sha256:1", ["l", "w"], (), 10)
         return body["HostConfig"].get("DeviceRequests")
 
     by_number = {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}
@@ -262,7 +262,7 @@ def test_only_neighbours_share_a_network() -> None:
     names = {network_of("i", who) for who in ("", "alice", "bob")}
 
     assert len(names) == 3
-    alone = container_body("i", spec("x", names=("n",)), ["l"], (), 10)
+    alone = container_body("i", spec("x", names=("n",)), "sha256:1", ["l"], (), 10)
     assert alone["NetworkingConfig"]["EndpointsConfig"] == {network_of("i", ""): {}}
 
 
@@ -323,3 +323,70 @@ def test_an_image_of_elsewhere_that_is_here_is_taken(place: str) -> None:
     found = fetched(cast("Daemon", DaemonWithImages()), f"{place}/bob/image:v1", None, print)
 
     assert found.id == f"{place}/bob/image:v1"
+
+
+class DaemonThatLoses:
+    """Has one image, whose name it loses after it is pulled, and which it loses itself.
+
+    ``names`` says how many pulls leave no name, and ``images`` how many containers find no image.
+    """
+
+    is_podman = False
+
+    def __init__(self, names: int = 0, images: int = 0) -> None:
+        self._names, self._images = names, images
+        self._is_here = False
+        self.made: list[object] = []
+
+    def image(self, reference: str) -> Image | None:
+        return Image(id="sha256:1", config=ImageConfig(cmd=["sh"])) if self._is_here else None
+
+    def pull(self, *_: object) -> list[Step]:
+        self._is_here = self._names == 0
+        self._names = max(0, self._names - 1)
+        return []
+
+    def network(self, name: str) -> bool:
+        return True
+
+    def make_container(self, name: str, body: dict[str, object]) -> str:
+        if self._images:
+            self._images -= 1
+            raise Refused(404, "No such image: sha256:1")
+        self.made.append(body["Image"])
+        return "c"
+
+    def start_container(self, identity: str) -> None:
+        pass
+
+
+def test_an_image_that_a_build_removes_after_its_pull_is_pulled_again() -> None:
+    daemon = DaemonThatLoses(names=2)
+
+    found = fetched(cast("Daemon", daemon), "r.io/me/made:v1", None, lambda share: None)
+
+    assert found.id == "sha256:1"
+
+
+def test_a_container_is_made_of_what_was_pulled_whatever_has_the_name_by_then() -> None:
+    daemon = DaemonThatLoses(images=1)
+    run = spec("x", image="r.io/me/made:v1")
+    order = Order(
+        folder="/x", socket="/s", version="1.41", is_podman=False, installation="i", spec=run
+    )
+    ended: list[int] = []
+    made: list[Made] = []
+
+    make(
+        cast("Daemon", daemon),
+        order,
+        (),
+        "word",
+        lambda share: None,
+        lambda: None,
+        lambda: ended.append(1),
+        made.append,
+    )
+
+    assert daemon.made == ["sha256:1"]
+    assert (ended, len(made)) == ([1], 1)

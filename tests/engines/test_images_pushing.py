@@ -280,3 +280,22 @@ def test_a_base_that_cannot_be_read_is_told() -> None:
         image_of(Base(b"{}", b"["), [], created=NOW)
     with pytest.raises(ImageFault, match="'rootfs' is not an object"):
         image_of(Base(b"{}", b'{"rootfs": 1}'), [], created=NOW)
+
+
+def test_whether_one_may_push_is_asked_and_leaves_nothing(
+    registry: TakingRegistry, host: str
+) -> None:
+    pusher(f"{host}/me/made:v1").check()
+
+    assert [line.partition(" ")[0] for line in registry.asked] == ["POST", "DELETE"]
+    assert (registry.uploads, [*registry.blobs.values()].count(b"")) == ({}, 0)
+
+
+def test_whoever_may_not_push_is_told(registry: TakingRegistry, host: str) -> None:
+    registry.asks, registry.password = "basic", "p"
+
+    with pytest.raises(ImageFault) as caught:
+        pusher(f"{host}/me/made:v1").check()
+
+    assert caught.value.kind is FaultKind.DENIED
+    assert registry.uploads == {}

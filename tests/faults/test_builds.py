@@ -27,7 +27,7 @@ def test_a_build_whose_life_span_is_over_says_what_to_do(clock: Clock, tmp_path:
             clock(timedelta(days=2))
             home.ok("up", "--port", str(port))
 
-            said = build.until("gives a build that goes on another day.")
+            said = build.until("gives a running build one more day.")
 
             assert build.end() != 0
         assert "cancelled (LifeSpanEnded)" in said

@@ -134,8 +134,9 @@ class Building:
         ready = [step for step in waiting.values() if needs(step) <= self._trees.keys()]
         for step in ready[: _AT_ONCE - len(going)]:
             del waiting[step.number]
-            going[step.number] = thread = threading.Thread(target=one, args=(step,), name="build")
-            thread.start()
+            thread = threading.Thread(target=one, args=(step,), name="build")
+            thread.start()  # one that cannot be started must not be waited for
+            going[step.number] = thread
 
     def _done(self, step: AnyStep) -> Tree:
         """One step. Raises StepFailed."""

@@ -23,6 +23,7 @@ from neuro.builder.orders import Order
 from neuro.builder.reporting import Report
 from neuro.builder.running import Running
 from neuro.builder.sources import Sources
+from neuro.docker import build_place
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
@@ -34,9 +35,6 @@ from neuro.engines.images.manifests import this_machine
 from neuro.engines.images.reach import Reach, of_environment
 from neuro.engines.sandbox import nesting
 
-# What the platform says of the daemon that builds, where one does: by which host it finds the
-# platform's registry, and whose its caches are.
-DAEMON_REGISTRY, DAEMON_KEY = "NEURO_BUILD_REGISTRY", "NEURO_BUILD_KEY"
 _JOB = "NEURO_JOB_ID"  # whose context is a volume
 _NOT_PUSHED = "Built, and not pushed.\n"
 _MOST = 20 << 30  # bytes of layers that stay for later builds
@@ -186,7 +184,7 @@ def _built_by_daemon(order: Order, environment: Mapping[str, str], socket: str) 
     # Few builds have one, and what it imports takes a while.
     from neuro.builder.buildkit import driving, fitting
 
-    place = driving.Place(socket, environment[DAEMON_REGISTRY], environment[DAEMON_KEY])
+    place = driving.Place(socket, *build_place.of_environment(environment))
     build = driving.Driving(place, order)
     try:
         build.fit()

@@ -28,9 +28,11 @@ from neuro.client.build_context import Item
 from neuro.client.storage.local import LocalFile, LocalFolder, Odd
 from neuro.client.storage.transfer import Outcome, Progress
 from neuro.domain.errors import NotFound
+from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
+    from neuro.client.jobs import Jobs
     from neuro.client.storage import Storage
 
 FOLDER = "storage:.builds"
@@ -38,7 +40,7 @@ _CONTEXT, _MANIFEST = "context", "manifest"
 _KEPT = ".kept"
 _MOST_KEPT = 8  # contexts
 _KEPT_SECONDS = 7 * 86400
-_LEFT_SECONDS = 3 * 86400  # no build lives so long
+_LEFT_SECONDS = 3 * 86400  # a client comes no later than that to submit its build
 _LARGEST_MANIFEST = 256 << 20  # bytes
 # A file's time of change is that of the last tick of the kernel's clock, not of now.
 _TICK_NS = 100_000_000
@@ -183,10 +185,22 @@ class ContextFolder:
         """Remove all of it."""
         await _remove(self._storage, self.uri)
 
-    async def sweep(self) -> None:
-        """Remove what nobody comes back for, of all that was there when this was taken."""
-        for name in outdated(self._names, time.time()):
+    async def sweep(self, jobs: Jobs, user: str) -> None:
+        """Remove what nobody comes back for, of all that was there when this was taken.
+
+        A build may wait in the queue, or go on, for longer than anything is left here: what the
+        active jobs of the ``user`` have stays.
+        """
+        gone = outdated(self._names, time.time())
+        used: set[str] = set()
+        if any(not name.endswith(_KEPT) for name in gone):
+            query = JobFilter(owner=[user], status=sorted(ACTIVE))
+            async for job in jobs.list(query):
+                used |= {volume.src_storage_uri for volume in job.container.volumes}
+        for name in gone:
             place = self._top.child(name)
+            if str(place) in used:
+                continue
             if name.endswith(_KEPT):
                 own = self._top.child(_own_name())  # so that nobody takes it half removed
                 try:
@@ -201,7 +215,7 @@ def outdated(names: Iterable[str], now: float) -> list[str]:
     """Which folders nobody comes back for; ``now`` in seconds since 1970.
 
     Kept contexts go after a week without a build, and beyond the last eight; what a client left
-    that was killed goes after three days.
+    that was killed goes after three days, unless a build still has it: see ``sweep``.
     """
     kept: list[tuple[float, str]] = []
     gone = []

@@ -37,6 +37,10 @@ class Image(msgspec.Struct, rename="pascal"):
     config: ImageConfig | None = None
 
 
+class _Listed(msgspec.Struct, rename="pascal"):
+    repo_tags: list[str] | None = None
+
+
 class Step(msgspec.Struct, rename="camel"):
     """One line of what the daemon tells of a pull."""
 
@@ -52,6 +56,11 @@ class Images(Asker):
     def image(self, reference: str) -> Image | None:
         """An image that is here."""
         return self._found(Image, f"/images/{quote(reference, safe='/:@')}/json")
+
+    def names_in(self, repository: str) -> list[str]:
+        """The names, with their tags, that images have in a repository of the daemon's."""
+        found = self._get(list[_Listed], "/images/json", filters={"reference": [repository]})
+        return [name for one in found for name in one.repo_tags or ()]
 
     def tag(self, reference: str, name: str, tag: str) -> None:
         """Give an image that is here another name."""

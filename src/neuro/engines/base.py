@@ -54,7 +54,7 @@ from neuro.engines.sessions import Channel, Connection, InputState, Session
 
 __all__ = [
     "Attaches",
-    "Builds",
+    "BuildsImages",
     "Channel",
     "Commits",
     "Connection",
@@ -256,7 +256,7 @@ class Executes(Protocol):
 
 
 @runtime_checkable
-class Builds(Protocol):
+class BuildsImages(Protocol):
     """An engine on a daemon of this machine that can build images as well."""
 
     @property

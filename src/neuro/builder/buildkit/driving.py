@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -20,20 +21,20 @@ from neuro.builder.buildkit.session import Session
 from neuro.builder.buildkit.trace import Failure, Trace
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.orders import Order
+from neuro.docker import drafts
 from neuro.docker.asking import Refused, numbers
-from neuro.docker.images import SILENCE, name_and_tag
+from neuro.docker.images import SILENCE, Images, Step, name_and_tag
 from neuro.dockerfile.steps import BaseImage
 from neuro.domain.errors import InvalidInput
 from neuro.engines.docker.images import Progress
-from neuro.engines.images.composing import digest_of
 from neuro.engines.images.faults import ImageFault
-from neuro.engines.images.manifests import Descriptor
-from neuro.engines.images.pushing import OfBytes, Push
+from neuro.engines.images.pushing import Push
 from neuro.engines.images.references import DOCKER_HUB, Reference, parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.runs import PullCredentials
 
-_DRAFTS = "neuro-drafts"  # a repository of the daemon's
+_UNNAMED = "does not exist"  # what a daemon says of a name that it is to push, and has not
+_TRIES = 3  # of a push whose name another one takes away
 _SENT = ("Pushed", "Layer already exists")
 _EXIT_CODE = re.compile(r"exit code: (\d+)\s*$")
 _BEGINNING = re.compile(
@@ -41,7 +42,6 @@ _BEGINNING = re.compile(
     r"|rpc error: code = \w+ desc = )"
 )
 _KILLED = 137
-_OCTETS = "application/octet-stream"
 # What a daemon says of words that it does not know. We have read the file, so they are new ones.
 _OLDER = re.compile(
     r"parse error|unknown (?:flag|instruction)|unsupported modifier"
@@ -128,7 +128,7 @@ class Driving:
         if self._options.push:
             for target in targets:
                 self._check_push(target)
-        draft = f"{_DRAFTS}:{secrets.token_hex(12)}"
+        draft = drafts.new_draft(time.time())
         try:
             image = self._built(draft)
             try:
@@ -139,6 +139,8 @@ class Driving:
             finally:
                 with suppress(Refused):
                     self._daemon.remove_image(draft)
+                with suppress(Refused):
+                    drafts.sweep(self._daemon, time.time())
         except OSError as error:
             raise BuildFault(
                 f"The daemon that builds has gone: {error.strerror or error}.",
@@ -237,10 +239,8 @@ class Driving:
         The daemon has names for all who build: nobody may take the name of somebody else's image
         while that is on its way.
         """
-        body = secrets.token_bytes(16)
-        push = Push(self._registry(target), self._credentials.located(target))
         try:
-            push.blob(Descriptor(digest_of(body), len(body), _OCTETS), OfBytes(body))
+            Push(self._registry(target), self._credentials.located(target)).check()
         except ImageFault as fault:
             raise BuildFault(fault.sentence) from None
 
@@ -251,24 +251,22 @@ class Driving:
 
     def _pushed(self, image: str, target: Reference) -> Pushed:
         """Push the image to its place, and look there what came. Raises BuildFault, Refused."""
-        there = self._at_daemon(self._credentials.located(target))
-        name, tag = name_and_tag(str(there))
-        task = self._report.begin(f"pushing {target}")
-        self._daemon.tag(image, name, tag)
+        there = str(self._at_daemon(self._credentials.located(target)))
         password = self._credentials.of(target.registry)
         given = {} if password is None else _given(password.user, password.password)
+        task = self._report.begin(f"pushing {target}")
         progress = Progress("Pushing", _SENT)
+
+        def heed(step: Step) -> None:
+            if progress.take(step):
+                task.share(progress.value)
+
         try:
-            for step in self._daemon.push(name, tag, given, SILENCE, without_tls=False):
-                if step.error is not None:
-                    task.fail(step.error)
-                    raise BuildFault(f"{target} cannot be pushed: {step.error.rstrip('.')}.")
-                if progress.take(step):
-                    task.share(progress.value)
-            found = self._look(image, target)
-        finally:
-            with suppress(Refused):
-                self._daemon.remove_image(str(there))
+            push_under(self._daemon, image, there, given, heed)
+        except Refused as refused:
+            task.fail(refused.message)
+            raise BuildFault(f"{target} cannot be pushed: {refused.message.rstrip('.')}.") from None
+        found = self._look(image, target)
         task.end()
         return found
 
@@ -285,6 +283,40 @@ class Driving:
                 f"Another image was pushed as {target} at the same time.", "Build again."
             )
         return Pushed(digest, sum(one.size for one in blobs))
+
+
+def push_under(
+    daemon: Images,
+    image: str,
+    reference: str,
+    credentials: Mapping[str, str],
+    heed: Callable[[Step], None],
+) -> None:
+    """Push an image under a name that it has for this long only, unless the daemon had that name.
+
+    Whoever else builds or runs the same image may take the name away meanwhile: then it is given
+    again. Raises Refused, also for what the registry refuses, and OSError.
+    """
+    name, tag = name_and_tag(reference)
+    had = daemon.image(reference) is not None
+    try:
+        for number in range(_TRIES):
+            daemon.tag(image, name, tag)
+            errors = []
+            for step in daemon.push(name, tag, credentials, SILENCE, without_tls=False):
+                if step.error is not None:
+                    errors.append(step.error)
+                else:
+                    heed(step)
+            if not errors:
+                return
+            if _UNNAMED not in errors[0] or number + 1 == _TRIES:
+                raise Refused(500, errors[0])
+            had = False
+    finally:
+        if not had:
+            with suppress(Refused):  # somebody else has removed it
+                daemon.remove_image(reference)
 
 
 def _plain(error: str) -> str:

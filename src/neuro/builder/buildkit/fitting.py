@@ -25,7 +25,7 @@ def check_arguments(names: Collection[str]) -> None:
     for name in names:
         if name.upper().startswith(_RESERVED):
             raise BuildFault(
-                f"The build argument {name} is not for people: it changes how the daemon builds.",
+                f"The build argument {name} is reserved: it changes how the daemon builds.",
                 f"Leave --build-arg {name}=… out.",
             )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -102,7 +101,6 @@ class Session:
         config = H2Configuration(client_side=False, header_encoding="utf-8")
         self._http = H2Connection(config)
         self._calls: dict[int, _Call] = {}
-        self._order: deque[int] = deque()
         self._thread = threading.Thread(target=self._serve, name="session", daemon=True)
 
     def start(self) -> None:

@@ -22,7 +22,7 @@ _ENDED = {
     Reason.NOT_FOUND: "Build it again: the steps that were done are kept.",
     Reason.LIFE_SPAN_ENDED: (
         f"A build may take {LIFE_SPAN}. Build it again: the steps that were done are kept."
-        " `neuro job bump-life-span JOB 1d` gives a build that goes on another day."
+        " `neuro job bump-life-span JOB 1d` gives a running build one more day."
     ),
 }
 
@@ -73,7 +73,7 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
             context.out.note(notice)
         code = _watch(context, submitted.job, log)
         if code != 0:
-            _advise(context, submitted.job)
+            advise(context, submitted.job)
     if code != 0 or not wanted.images:
         return Built(code, submitted.job)
     first = wanted.images[0]
@@ -132,9 +132,12 @@ def _watch(context: Context, job: Job, log: int) -> int:
         raise
 
 
-def _advise(context: Context, job: Job) -> None:
-    """Say what to do where the platform ended the build."""
-    reason = context.run(context.client.jobs.get(job.id)).history.reason
+def advise(context: Context, job: Job) -> None:
+    """Say what to do where the platform ended the build, if it can be asked why it ended."""
+    try:
+        reason = context.run(context.client.jobs.get(job.id)).history.reason
+    except PlatformError:
+        return  # the build's own end is what counts
     for known, advice in _ENDED.items():
         if reason == known:
             context.out.say(advice)

@@ -39,13 +39,13 @@ def sent(
         paths = [f"{SENT}/secrets/{number}" for number in range(len(secret_files))]
         ids = [it.id for it in secret_files]
         yield mounted, tuple(map(Secret, ids, paths))
-        context.run(folder.give_back(name for name, _ in files))
     except BaseException:
         # A build that was killed may read it for a moment: no other one may change it meanwhile.
         _remove(context, folder)
         raise
+    _give_back(context, folder, [name for name, _ in files])
     with suppress(PlatformError):  # the next build tries again
-        context.run(folder.sweep())
+        context.run(folder.sweep(context.client.jobs, context.client.user))
 
 
 def _send(
@@ -71,6 +71,16 @@ def _send(
             " a line in .dockerignore."
         )
     context.out.info(f"Sent {outcome.files} files of {source.top} to {folder.uri}")
+
+
+def _give_back(context: Context, folder: ContextFolder, added: Sequence[str]) -> None:
+    """Keep the context for the next build. The build is over: no trouble here changes its end."""
+    try:
+        context.run(folder.give_back(added))
+    except BaseException as error:
+        _remove(context, folder)
+        if not isinstance(error, PlatformError):
+            raise
 
 
 def _remove(context: Context, folder: ContextFolder) -> None:

@@ -12,7 +12,6 @@ from neuro.domain.images import BASE_LABEL, ON_HOST
 from neuro.engines.base import RunRef, RunSpec
 from neuro.engines.docker import launcher_program
 from neuro.engines.docker.gpus import VISIBLE, device_requests, visible
-from neuro.engines.docker.images import whole_name
 from neuro.engines.docker.order import Mount
 
 INSTALLATION, JOB, RUN = "neuro.installation", "neuro.job", "neuro.run"
@@ -109,11 +108,15 @@ def launched(word: str, argv: Sequence[str], path: str) -> list[str]:
 def container_body(
     installation: str,
     spec: RunSpec,
+    image: str,
     command: Sequence[str],
     mounts: Sequence[Mount],
     processes: int,
 ) -> dict[str, Any]:
-    """A run's container, whose first process is ``command``."""
+    """A run's container, whose first process is ``command``.
+
+    ``image`` is an id: a name may be taken from its image at any time.
+    """
     env = {"TERM": "xterm-256color", **spec.env} if spec.tty else dict(spec.env)
     env[VISIBLE] = visible(spec.gpus)
     # The launcher puts the values in: the daemon would write them to its disk, and tell them.
@@ -139,7 +142,7 @@ def container_body(
     if spec.gpus:
         host["DeviceRequests"] = device_requests(spec.gpus)
     return {
-        "Image": whole_name(spec.image),
+        "Image": image,
         "Hostname": spec.hostname[:63] or "job",
         "Env": [f"{name}={value}" for name, value in env.items()],
         "Entrypoint": [command[0]],

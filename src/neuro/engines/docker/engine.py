@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
-from neuro.docker import asking
+from neuro.docker import asking, drafts
 from neuro.engines.base import (
     EngineFault,
     Event,
@@ -200,7 +200,10 @@ class DockerEngine(SupervisedRuns):
         return states
 
     def _sweep(self, going: Collection[RunRef]) -> None:
-        """Remove the containers and networks of this installation that no run needs."""
+        """Remove the containers and networks of this installation that no run needs.
+
+        Of images, those that a save or a build has left which was killed.
+        """
         volumes.sweep(self._folder)
         label = containers.label_of(self._installation)
         for one in self._daemon.containers(label):
@@ -209,6 +212,7 @@ class DockerEngine(SupervisedRuns):
         for network in self._daemon.networks(label):
             if network.name != self._network:
                 self._forget_network(network.name)
+        drafts.sweep(self._daemon, time.time())
 
     @property
     def _network(self) -> str:

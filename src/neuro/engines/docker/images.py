@@ -13,6 +13,7 @@ from neuro.engines.images.references import parse
 from neuro.engines.sandbox.ending import IMAGE_PULL, INVALID_IMAGE
 
 _LEAST_STEP = 0.01  # of the whole, between two words on how far a pull is
+_TRIES = 3  # of an image whose name a build or a save takes away at the same moment
 _HERE = ("Download complete", "Pull complete", "Already exists", "Verifying Checksum", "Extracting")
 
 
@@ -99,8 +100,12 @@ def fetched(
         if credentials is not None:
             given = {"username": credentials.user, "password": credentials.password}
         tell(0.0)
-        _follow(daemon.pull(name, tag, given, SILENCE), tell)
-        image = daemon.image(reference)
+        image = None
+        for _ in range(_TRIES):
+            _follow(daemon.pull(name, tag, given, SILENCE), tell)
+            image = daemon.image(reference)
+            if image is not None:
+                break
     except Refused as refused:
         if FULL in refused.message:
             raise OSError(0, f"Docker has no room for the image: {refused.message}") from None

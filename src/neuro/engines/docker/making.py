@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from neuro.docker.asking import Refused
 from neuro.docker.images import FULL, ImageConfig
+from neuro.engines.base import RunSpec
 from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.images import fetched
 from neuro.engines.docker.order import Mount, Order
 
-_TRIES = 5  # of a network that goes away at the moment when a container is to join it
+_TRIES = 5  # of a network or an image that goes away at the moment when a container needs it
 
 
 class Impossible(Exception):
@@ -57,24 +58,20 @@ def make(
 
     image = fetched(daemon, spec.image, spec.pull, told)
     end_of_pull()
-    config = image.config or ImageConfig()
-    if (why := containers.unfit(config)) is not None:
-        raise Impossible(why)
-    try:
-        argv = spec.command_line(config.entrypoint or (), config.cmd or ())
-    except ValueError as error:
-        raise Impossible(str(error)) from None
-    path = containers.search_path(spec, config)
-    command = containers.launched(word, argv, path)
     for number in range(_TRIES):
+        path, command = _commanded(image.config or ImageConfig(), spec, word)
         try:
             ensure_network(daemon, order.folder, order.installation, spec.neighbours)
-            identity = _create(daemon, order, command, mounts)
+            identity = _create(daemon, order, image.id, command, mounts)
             made(Made(identity, path))
             _start(daemon, identity)
             return
         except Refused as refused:
-            if "network" in refused.message and number + 1 < _TRIES:
+            is_last = number + 1 == _TRIES
+            if _is_gone(refused) and not is_last:
+                image = fetched(daemon, spec.image, spec.pull, lambda _: None)
+                continue
+            if "network" in refused.message and not is_last:
                 time.sleep(0.05 * (number + 1))
                 continue
             if FULL in refused.message:
@@ -82,14 +79,32 @@ def make(
             raise Impossible(_sentence(refused, order)) from None
 
 
+def _commanded(config: ImageConfig, spec: RunSpec, word: str) -> tuple[str, list[str]]:
+    """Where commands are looked for, and the container's own. Raises Impossible."""
+    if (why := containers.unfit(config)) is not None:
+        raise Impossible(why)
+    try:
+        argv = spec.command_line(config.entrypoint or (), config.cmd or ())
+    except ValueError as error:
+        raise Impossible(str(error)) from None
+    path = containers.search_path(spec, config)
+    return path, containers.launched(word, argv, path)
+
+
+def _is_gone(refused: Refused) -> bool:
+    """Whether the image was removed after it was looked at: with its last name it goes itself."""
+    return refused.status == 404 and "image" in refused.message.lower()
+
+
 def _create(
     daemon: Daemon,
     order: Order,
+    image: str,
     command: Sequence[str],
     mounts: Sequence[Mount],
 ) -> str:
     body = containers.container_body(
-        order.installation, order.spec, command, mounts, order.processes
+        order.installation, order.spec, image, command, mounts, order.processes
     )
     name = containers.name_of(order.installation, order.ref)
     try:

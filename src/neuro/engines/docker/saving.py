@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from neuro.docker.asking import Refused
+from neuro.docker.drafts import new_draft
 from neuro.docker.images import AWAY, FULL, SILENCE, ImageConfig, name_and_tag
 from neuro.engines.base import EngineFault, NotReady, RunNotFound, SaveStep, Saving
 from neuro.engines.docker.api import Container, Daemon
 from neuro.engines.docker.containers import USUAL_PATH
 from neuro.engines.docker.images import Progress
 
-_DRAFTS = "neuro-drafts"  # a repository of the daemon's
 _SENT = ("Pushed", "Layer already exists")
 _SHELL = ["/bin/sh"]  # of an image that had no command: a daemon keeps the container's otherwise
 
@@ -58,7 +58,7 @@ def commit(daemon: Daemon, container: str, reference: str) -> None:
         raise RunNotFound(container)
     base = daemon.image(found.image)
     own = (base.config if base is not None else None) or ImageConfig()
-    draft = f"{_DRAFTS}:{found.id[:12]}-{secrets.token_hex(4)}"
+    draft = new_draft(time.time())
     try:
         # An image of Docker's also holds how its container was, with the environment of that; so
         # the one that is kept is made of a container that was given nothing.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
@@ -21,6 +22,7 @@ from neuro.engines.images.stopping import Stopped
 
 _PIECE = 1 << 18
 _TRIES, _PAUSE = 5, 1.0  # tries that bring nothing, and seconds after the first of them
+_UPLOADS = "blobs/uploads/"
 _STREAM = {"Content-Type": "application/octet-stream"}
 
 
@@ -162,6 +164,27 @@ class Push:
         self._before += blob.size
         self._told(0)
 
+    def check(self) -> None:
+        """Ask whether anything may be pushed there: an upload begins, and is cancelled.
+
+        Raises as ``run`` does.
+        """
+        upload, tries = _Upload(), 0
+        while not upload.address:
+            tries += 1
+            self._check()
+            try:
+                with self._registry.asked("POST", _UPLOADS, {"Content-Length": "0"}) as answer:
+                    self._expect(answer, 202)
+                    self._go_on(upload, answer)
+            except ImageFault as fault:
+                if fault.kind is not FaultKind.AWAY or tries == _TRIES:
+                    raise
+                self._stopped.wait(self._pause * 2 ** (tries - 1))
+        # A registry that cannot cancel it forgets it some day.
+        with suppress(ImageFault), self._registry.asked("DELETE", upload.address, {}):
+            pass
+
     def manifest(self, body: bytes, media_type: str) -> None:
         """Put a manifest under the reference's tag or digest. Raises ImageFault, Stopped."""
         self._check()
@@ -187,7 +210,7 @@ class Push:
     def _begin(self, upload: _Upload, blob: Descriptor, source: Source) -> bool:
         """Begin an upload; False where the blob is there, as another repository has it."""
         query = {"mount": blob.digest, "from": source.place} if source.place else {}
-        address = "blobs/uploads/" + (f"?{urlencode(query)}" if query else "")
+        address = _UPLOADS + (f"?{urlencode(query)}" if query else "")
         with self._registry.asked("POST", address, {"Content-Length": "0"}) as answer:
             if query and answer.status == 201:
                 return False

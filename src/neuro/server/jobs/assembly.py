@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from neuro.domain.resources import Amount, Preset
-from neuro.engines.base import Builds, Engine, Node
+from neuro.engines.base import BuildsImages, Engine, Node
 from neuro.engines.registry import EngineSettings, kind_of
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
@@ -315,5 +315,5 @@ def _image_notice(
 
 def _build_daemon(engines: Iterable[Engine]) -> str:
     """The socket of the first daemon that builds images; empty where none does."""
-    told = (one.build_daemon for one in engines if isinstance(one, Builds))
+    told = (one.build_daemon for one in engines if isinstance(one, BuildsImages))
     return next(filter(None, told), "")

@@ -20,6 +20,7 @@ from itertools import combinations
 import msgspec
 
 import neuro
+from neuro.docker.build_place import BuildPlace, as_environment
 from neuro.domain.errors import InvalidInput, PlatformError
 from neuro.domain.images import BUILD_CACHE, BUILD_VOLUMES, is_builder_image
 from neuro.domain.jobs import Container, ContainerRequest, JobRequest, SecretVolume, Volume
@@ -31,7 +32,6 @@ from neuro.server.jobs.specification import entrypoint_and_argv
 
 # Where Docker's configuration is for the published images that build.
 CONFIG = "/kaniko/.docker/config.json"
-DAEMON_REGISTRY, DAEMON_KEY = "NEURO_BUILD_REGISTRY", "NEURO_BUILD_KEY"
 # Of the job, and not of what is built.
 _OWN = ("/kaniko", "/kaniko_context", "/workspace")
 _KANIKO = "/kaniko/executor"  # as its users write it where they give an entrypoint
@@ -180,7 +180,7 @@ def daemon_of(registry: str, key: str) -> dict[str, str]:
 
     That one finds the platform's registry at ``registry``; ``key`` is of the owner's caches there.
     """
-    return {DAEMON_REGISTRY: registry, DAEMON_KEY: key}
+    return as_environment(BuildPlace(registry, key))
 
 
 def configuration(container: Container, hosts: Iterable[str], token: str) -> tuple[File, ...]:
