@@ -18,6 +18,7 @@ from neuro.domain.errors import Unavailable
 from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
+from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.manifest_tables import find_manifest
 from neuro.server.registry.mirrors import Mirror, Mirrors
 from neuro.server.registry.names import Repository
@@ -156,6 +157,30 @@ async def test_a_tag_is_what_it_was_while_the_registry_is_away(
     with pytest.raises(Unavailable, match="too busy"):
         await mirrors.bring_manifest(debian, "13")
     await mirrors.close()
+
+
+@pytest.mark.parametrize(("seconds", "questions"), [(60.0, 1), (0.0, 2)])
+async def test_what_is_not_there_is_asked_for_once_a_minute(
+    upstream: SmallRegistry, database: Database, tmp_path: Path, seconds: float, questions: int
+) -> None:
+    mirror = Mirror("docker.io", upstream.address.removeprefix("http://"), insecure=True)
+    store = BlobStore(tmp_path / "images")
+    mirrors = Mirrors(database, store, {"docker.io": mirror}, tag_seconds=seconds)
+    upstream.image("library/debian", "a", tag="12")
+    debian = Repository("docker.io/library/debian")
+
+    asked, said = set(), set()
+    for _ in range(2):
+        with pytest.raises(RegistryError) as absent:
+            await mirrors.bring_manifest(debian, "13")
+        assert absent.value.status == 404
+        said.add(str(absent.value))
+        asked.add(_asked(upstream, "/manifests/13"))
+    await mirrors.bring_manifest(debian, "12")
+    await mirrors.close()
+
+    assert len(said) == 1
+    assert len(asked) == questions
 
 
 async def test_what_is_not_there_is_said_in_the_registrys_words(
