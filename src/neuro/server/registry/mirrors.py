@@ -240,10 +240,11 @@ class Mirrors:
     async def _fetch(self, repository: Repository, fetch: Fetch) -> None:
         mirror = self._mirrors[repository.owner]
         upstream = self._upstream(mirror, repository)
+        size = fetch.size + self._coming_before(repository.owner, fetch)
         try:
             await self._database.write(
                 lambda c: self._quotas_of(repository).check_blob(
-                    c, repository.owner, fetch.digest, fetch.size
+                    c, repository.owner, fetch.digest, size
                 )
             )
             if not await self._link(upstream, repository, fetch):
@@ -258,6 +259,16 @@ class Mirrors:
         finally:
             self._fetches.pop((repository.path, fetch.digest), None)
             fetch.close()
+
+    def _coming_before(self, owner: str, fetch: Fetch) -> int:
+        """Bytes of the other blobs of a mirror that began to come before this one."""
+        sizes: dict[str, int] = {}
+        for (path, digest), one in self._fetches.items():
+            if one is fetch:
+                break
+            if digest != fetch.digest and path.startswith(f"{owner}/"):
+                sizes[digest] = one.size
+        return sum(sizes.values())
 
     async def _link(self, upstream: Registry, repository: Repository, fetch: Fetch) -> bool:
         """Take a blob that another repository has, where the upstream gives it to us as well."""
