@@ -56,10 +56,12 @@ def serving(peer: Peer) -> Iterator[tuple[str, int]]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            while True:
+            while process.poll() is None:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.05)
+            else:
+                raise RuntimeError(f"{peer.name} has ended with {process.returncode} at its start")
             yield f"127.0.0.1:{port}", process.pid
         finally:
             process.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import io
@@ -118,6 +119,37 @@ def test_nothing_is_pushed_that_need_not_be(here: Place) -> None:
 
     assert (code, said.splitlines()[-1]) == (0, "Built, and not pushed.")
     assert not [one for one in here.registry.asked if one.startswith("POST")]
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [
+        (["own"], "docker.io/library/small"),
+        # Whoever has a password for the registry may want what only that one gives them.
+        (["own", "https://index.docker.io/v1/"], "library/small"),
+        # Nobody could ask the mirror.
+        ([], "library/small"),
+    ],
+)
+def test_a_base_comes_through_the_mirror_of_its_registry(
+    here: Place, tmp_path: Path, known: list[str], asked: str
+) -> None:
+    for name in ("docker.io/library/small", "library/small"):
+        here.registry.copy_without_layers(here.registry, name)
+    login = base64.b64encode(b"token:secret").decode()
+    auths = {here.host if name == "own" else name: {"auth": login} for name in known}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    words = [f"--own-registry={here.host}/default/me", "--mirror=docker.io"]
+    words.append(f"--registry-map=docker.io={here.host}")  # where the public one is for this test
+
+    code, said = here.build(
+        "FROM small:v1\nLABEL a=b\n", *words, env={"DOCKER_CONFIG": str(tmp_path)}
+    )
+
+    assert code == 0, said
+    bases = [path for path, _ in here.registry.requests if "/manifests/v1" in path]
+    assert f"/v2/{asked}/manifests/v1" in bases
+    assert len({path for path in bases if "small" in path}) == 1
 
 
 def test_a_base_whose_registry_is_away_is_what_it_was(here: Place, tmp_path: Path) -> None:

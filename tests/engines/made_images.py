@@ -47,6 +47,9 @@ class MadeImages:
             raise ImageRefused(f"there is no image {reference}")
         return root
 
+    def why_away(self, registry: str) -> str | None:
+        return None
+
     def base(self, grant: str) -> Base | None:
         return None
 

@@ -435,6 +435,10 @@ class Slow:
         self.step = threading.Semaphore(0)
         self.ended = threading.Event()
         self.error: Exception | None = None
+        self.away: dict[str, str] = {}
+
+    def why_away(self, registry: str) -> str | None:
+        return self.away.get(registry)
 
     def open(self) -> None:
         pass
@@ -558,6 +562,25 @@ async def test_a_public_image_out_of_reach_is_the_machines_userland(
     assert done.lines == ["here"]
     assert began.where == (
         "this machine's own programs, as registry.example cannot be reached from here"
+    )
+
+
+async def test_an_image_of_a_mirror_is_out_of_reach_with_its_registry(
+    slow: tuple[Slow, Runs],
+) -> None:
+    images, runs = slow
+    images.step.release(8)
+    images.error = RegistryAway("the mirror cannot answer now", is_public=False)
+
+    with pytest.raises(NotReady, match="the mirror"):  # It may be the mirror that is away.
+        await runs.engine.start(spec("true", image="any", mirror_of="docker.io"))
+    images.away["docker.io"] = "docker.io cannot be reached: unknown name"
+    done = await runs.shell("echo here", image="any", mirror_of="docker.io")
+
+    began = await runs.started(done.ref)
+    assert done.lines == ["here"]
+    assert (
+        began.where == "this machine's own programs, as docker.io cannot be reached: unknown name"
     )
 
 

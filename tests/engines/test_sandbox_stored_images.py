@@ -170,6 +170,8 @@ def test_why_there_is_no_image_is_of_a_kind(
     assert isinstance(public, RegistryAway)
     assert [away.is_public, public.is_public] == [False, True]
     assert "registry.invalid cannot be reached" in str(public)
+    assert images.why_away("registry.invalid") == str(public)
+    assert images.why_away("127.0.0.1:1") is None  # It is nobody's but ours, and jobs wait for it.
 
 
 async def test_whoever_stops_a_run_ends_its_pull(

@@ -54,7 +54,11 @@ def planned(image: str = "neuro/builder", **more: Any) -> Planned | Refused:
 
 
 async def spec_of(
-    folder: Path, image: str = "neuro/builder", daemon: str = "", **more: Any
+    folder: Path,
+    image: str = "neuro/builder",
+    daemon: str = "",
+    mirrors: tuple[str, ...] = (),
+    **more: Any,
 ) -> RunSpec:
     accepted = planned(image, **more)
     assert isinstance(accepted, Planned), accepted
@@ -67,6 +71,7 @@ async def spec_of(
         image_token=lambda user, uri: "",
         registry="127.0.0.1:8085",
         secrets=no_secret_values,
+        mirrors=mirrors,
         build_daemon=lambda: daemon,
     )
     return await launcher.make_spec(accepted.record)
@@ -140,6 +145,13 @@ async def test_its_run_is_the_platforms_program_whatever_was_asked(tmp_path: Pat
     assert all(name.startswith("NEURO_JOB_") for name in spec.env)
     assert (spec.nesting, spec.control, spec.privileged, spec.gpus) == (True, False, False, ())
     assert spec.working_dir is None
+
+
+async def test_it_is_told_of_the_mirrors(tmp_path: Path) -> None:
+    spec = await spec_of(tmp_path, mirrors=("quay.io", "docker.io"))
+
+    told = [word for word in spec.argv if word.startswith("--mirror=")]
+    assert told == ["--mirror=docker.io", "--mirror=quay.io"]
 
 
 async def test_it_is_given_a_login_for_the_registry_by_both_of_its_names(tmp_path: Path) -> None:

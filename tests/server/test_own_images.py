@@ -110,10 +110,10 @@ async def test_an_image_of_a_mirrored_registry_comes_through_the_platforms_own(
     spec = await spec_of(image, tmp_path, "docker.io")
 
     if path is None:
-        assert (spec.image, spec.pull) == (image, None)
+        assert (spec.image, spec.pull, spec.mirror_of) == (image, None, "")
     else:
         name = path.rpartition(":")[0]
-        assert spec.image == f"127.0.0.1:8085/{path}"
+        assert (spec.image, spec.mirror_of) == (f"127.0.0.1:8085/{path}", "docker.io")
         assert spec.pull == PullCredentials("token", f"anna image://default/{name}")
 
 

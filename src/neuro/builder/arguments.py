@@ -36,6 +36,8 @@ Builds an image of a Dockerfile and pushes it. The options are those of kaniko's
                          and --destination; may be repeated
   --own-registry=HOST/CLUSTER/OWNER
                          what FROM image:NAME means
+  --mirror=REGISTRY      images of it in FROM come through the own registry, unless
+                         there is a password for it; may be repeated
 
 Example:
 
@@ -49,6 +51,7 @@ _VALUES = (
         "insecure-registry",
         "registry-map",
         "own-registry",
+        "mirror",
         "secret",
         "platform",
         "custom-platform",
@@ -112,6 +115,7 @@ class Options(msgspec.Struct, frozen=True):
     digest_file: str = ""
     insecure: tuple[str, ...] = ()
     places: dict[str, str] = {}
+    mirrors: tuple[str, ...] = ()
     own: tuple[str, str, str] | None = None
     help: bool = False
 
@@ -181,6 +185,7 @@ def _options(found: dict[str, list[str]], environment: dict[str, str]) -> Option
         digest_file=last("digest-file"),
         insecure=tuple(sorted(insecure)),
         places=_pairs("registry-map", found, {}),
+        mirrors=tuple(found.get("mirror", ())),
         # The platform's words come first: nobody says after it what is its own.
         own=_own(found.get("own-registry", [""])[0]),
         help=_yes(found, "help"),

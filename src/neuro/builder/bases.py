@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,7 +121,8 @@ class Base:
 class Bases:
     """All that one build starts from. To be closed.
 
-    ``reach`` is where registries may be; ``own`` is what ``image:NAME`` means.
+    ``reach`` is where registries may be; ``own`` is what ``image:NAME`` means, and has images of
+    the registries ``mirrors`` too.
     """
 
     def __init__(
@@ -130,12 +132,14 @@ class Bases:
         reach: Reach,
         own: OwnRegistry | None,
         warn: Callable[[str], None],
+        mirrors: Collection[str] = (),
     ) -> None:
         self._cache = cache
         self._credentials = credentials
         self._reach = reach
         self._own = own
         self._warn = warn
+        self._mirrors = mirrors
         self._found: dict[BaseImage, Base] = {}
 
     def __enter__(self) -> Bases:
@@ -228,9 +232,23 @@ class Bases:
                     f"'{name}' has no registry in it.",
                     "Write the registry's address: FROM REGISTRY/OWNER/NAME:TAG.",
                 )
-            return parse(name)
+            return self._mirrored(parse(name))
         except InvalidInput as wrong:
             raise BuildFault(str(wrong)) from None
+
+    def _mirrored(self, reference: Reference) -> Reference:
+        """Where an image is asked for: at the platform's registry, if that mirrors its own.
+
+        Whoever has brought a password for a registry may want what only that one gives them.
+        """
+        own, registry = self._own, reference.registry
+        if own is None or registry not in self._mirrors:
+            return reference
+        if self._credentials.of(registry) is not None or self._credentials.of(own.host) is None:
+            return reference
+        return replace(
+            reference, registry=own.host, repository=f"{registry}/{reference.repository}"
+        )
 
     def _folders(self, held: HeldImage) -> tuple[LayerFolder, ...]:
         """What is to be mounted: of merged layers nothing more is told beside."""

@@ -116,7 +116,7 @@ def _build(
         is_stored = _JOB in environment
         context = stack.enter_context(files.context(folder, path, sources, is_stored=is_stored))
         own = None if options.own is None else OwnRegistry(*options.own)
-        bases = stack.enter_context(Bases(cache, passwords, reach, own, warn))
+        bases = stack.enter_context(Bases(cache, passwords, reach, own, warn, options.mirrors))
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")

@@ -80,7 +80,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``command_line``. ``memory`` is bytes, ``cpu`` is cores. ``node`` is where it runs, and ``gpus``
     are those of the node that it sees: names that the engine gave them, none where it places runs
     itself. ``disk`` is bytes of private files (not those on volumes), 0 for no limit. ``pull`` is
-    for engines that pull ``image``. Runs with the same ``neighbours``, if it is not empty, reach
+    for engines that pull ``image``; where that is a copy in a mirror, ``mirror_of`` is the registry
+    that it comes from. Runs with the same ``neighbours``, if it is not empty, reach
     each other's ports, and know this one by its ``names`` where they have networks of their own; no
     others do. ``person`` is who has to share what there are few of, whichever of their accounts
     the run is of; empty where that is who ``neighbours`` says.
@@ -116,6 +117,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[File, ...] = ()
     disks: tuple[Disk, ...] = ()
     pull: PullCredentials | None = None
+    mirror_of: str = ""
     tty: bool = False
     stdin: bool | None = None
     cpu: float

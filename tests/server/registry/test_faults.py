@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.server.registry.relay import Streams
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
 MIB = 1 << 20
+SWEPT_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -118,8 +120,10 @@ async def test_a_pull_that_has_begun_gets_all_of_a_blob_that_is_removed(
 def _wait_until_gone(files: Path, digest: str) -> None:
     """Until neither a blob nor the trash has it."""
     encoded = digest.partition(":")[2]
+    until = time.monotonic() + SWEPT_SECONDS
     while list(files.glob(f"*/**/*{encoded}*")):
-        pass
+        assert time.monotonic() < until, f"{digest} is not swept"
+        time.sleep(0.02)
 
 
 @asynccontextmanager

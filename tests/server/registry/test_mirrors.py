@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from neuro.client import Client
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import NotFound, Unavailable
+from neuro.domain.image_upkeep import ImageRules, ImageRulesInForce
 from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
@@ -266,9 +267,20 @@ async def test_it_takes_no_more_of_the_disk_than_the_settings_say(
     assert _asked(upstream, layer["digest"]) == 0
 
 
-async def test_what_nobody_pulls_goes_after_a_while(mirroring: ServerProcess) -> None:
+async def test_rules_that_a_manager_clears_stay_cleared(mirroring: ServerProcess) -> None:
+    usual, own = ImageRules(keep_seconds=30 * 86_400.0), ImageRules(keep_last=3)
+    mirror = parse_uri("image://default/docker.io")
+    debian = parse_uri("image://default/docker.io/library/debian")
     async with Client.connect(mirroring.url, mirroring.token) as client:
-        in_force = await client.images.rules(parse_uri("image://default/docker.io/library/debian"))
+        assert await client.images.rules(debian) == ImageRulesInForce(path="docker.io", rules=usual)
+        await client.images.set_rules(mirror, own)
+        assert await client.images.rules(debian) == ImageRulesInForce(path="docker.io", rules=own)
+        await client.images.remove_rules(mirror)
+        assert await client.images.rules(debian) == ImageRulesInForce(path="docker.io", rules=usual)
+    mirroring.stop()
+    mirroring.start()
 
-    assert in_force.path == "docker.io"
-    assert in_force.rules.keep_seconds == 30 * 86_400
+    async with Client.connect(mirroring.url, mirroring.token) as client:
+        assert await client.images.rules(debian) == ImageRulesInForce(path="docker.io", rules=usual)
+        with pytest.raises(NotFound):  # No row of them has come back.
+            await client.images.remove_rules(mirror)

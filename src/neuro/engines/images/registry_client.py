@@ -117,7 +117,7 @@ class Registry:
         accept = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
         with self.asked("HEAD", f"manifests/{quote(version, safe=':')}", accept) as answer:
             if answer.status != 200:
-                return None  # An answer to HEAD says not why: who asks for all of it is told.
+                return None  # An answer to HEAD has no reason; the GET that follows has.
             digest = answer.headers.get("Docker-Content-Digest", "")
         return digest if _DIGEST.fullmatch(digest) else None
 

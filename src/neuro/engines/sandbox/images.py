@@ -84,6 +84,10 @@ class Images(Protocol):
         """
         ...
 
+    def why_away(self, registry: str) -> str | None:
+        """Why there is no way to a public registry, as a sentence; None where there may be one."""
+        ...
+
     def base(self, grant: str) -> Base | None:
         """What an image is to those that are made of it, by the ``grant`` of its root, if known."""
         ...

@@ -64,9 +64,10 @@ class Pulls:
         try:
             root = await self._root(spec)
         except RegistryAway as away:
-            if not (away.is_public and self._offline_host):
+            why = await self._why_offline(spec, away) if self._offline_host else None
+            if why is None:
                 raise
-            where = f"this machine's own programs, as {away}"
+            where = f"this machine's own programs, as {why}"
             self._where[RunRef(spec.job_id, spec.run)] = where
             return replace(request, where=where)
         except OSError as error:
@@ -74,6 +75,18 @@ class Pulls:
         self._held[RunRef(spec.job_id, spec.run)] = root
         inside = with_image(request, spec, root)
         return await _with_drivers(inside) if request.gpus and not inside.on_host else inside
+
+    async def _why_offline(self, spec: RunSpec, away: RegistryAway) -> str | None:
+        """Why there is no way to the public registry of a run's image; None where there may be.
+
+        A mirror that cannot give an image may be away itself, and be back soon.
+        """
+        if away.is_public:
+            return str(away)
+        if not spec.mirror_of:
+            return None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._images.why_away, spec.mirror_of)
 
     def with_place(self, event: Event) -> Event:
         """A start with where it runs: a run that is over at once cannot be asked any more."""

@@ -93,6 +93,13 @@ class StoredImages:
         self._store.settle()  # else what has come would be fetched again after a power loss
         self._store.sweep(unused_for=_UNUSED_SECONDS, most=self._most)
 
+    def why_away(self, registry: str) -> str | None:
+        """See the protocol."""
+        if registry not in self._public:
+            return None
+        why = self._reachability.why_away(Reference(registry, "", "", "").host)
+        return None if why is None else f"{registry} cannot be reached: {why}"
+
     def base(self, grant: str) -> Base | None:
         """See the protocol."""
         granted = self._store.granted(grant)
@@ -136,11 +143,9 @@ class StoredImages:
 
     def _reach(self, asked: Reference) -> None:
         """Raise RegistryAway where there is no way to a public registry."""
-        if asked.registry in self._public:
-            why = self._reachability.why_away(asked.host)
-            if why is not None:
-                sentence = f"{asked.registry} cannot be reached: {why}"
-                raise RegistryAway(sentence, is_public=True)
+        sentence = self.why_away(asked.registry)
+        if sentence is not None:
+            raise RegistryAway(sentence, is_public=True)
 
     def _root(self, held: HeldImage, stop: Stop) -> Root:
         try:

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import combinations
 
@@ -120,18 +120,25 @@ def command_of(commands: str) -> tuple[str, ...]:
 
 
 def arguments_of(
-    container: Container, known_as: str, registry: str, cluster: str, owner: str
+    container: Container,
+    known_as: str,
+    registry: str,
+    cluster: str,
+    owner: str,
+    mirrors: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The builder's arguments: what the platform adds, and the person's own.
 
     The registry of the platform is at the host ``registry`` there, and the person knows it as
-    ``known_as``; ``image:NAME`` there is an image of the ``owner``. A build argument without a
-    value has it from the job's environment.
+    ``known_as``; ``image:NAME`` there is an image of the ``owner``, and images of the registries
+    ``mirrors`` come through it. A build argument without a value has it from the job's
+    environment.
     """
     _, words = entrypoint_and_argv(container)
     own = [f"--insecure-registry={registry}", f"--own-registry={registry}/{cluster}/{owner}"]
     if known_as and known_as != registry:
         own.append(f"--registry-map={known_as}={registry}")
+    own += [f"--mirror={name}" for name in sorted(mirrors)]
     return (*own, *_with_values(words, container.env))
 
 

@@ -192,6 +192,7 @@ class Launcher:
             run=record.run,
             image=image,
             pull=pull,
+            mirror_of=self._mirrored(record).partition("/")[0],
             entrypoint=entrypoint,
             argv=argv,
             env=env,
@@ -229,7 +230,9 @@ class Launcher:
             run=record.run,
             image=BUILDER_IMAGE,
             entrypoint=builders.command_of(self._commands),
-            argv=builders.arguments_of(container, known_as, registry, record.cluster, record.owner),
+            argv=builders.arguments_of(
+                container, known_as, registry, record.cluster, record.owner, self._mirrors
+            ),
             env={**_given(record), **builders.volumes_of(container), **told},
             hostname=record.id,
             volumes=await self._volumes_of(record),
@@ -256,13 +259,20 @@ class Launcher:
         # By its host, too, it is the registry's to say who may have it: the daemon, which may have
         # it already, gives it to everybody.
         image = in_registry(record.specification.container.image, self._registry)
-        if self._mirrors and not _is_ours(image) and (path := mirrored(image, self._mirrors)):
+        if path := self._mirrored(record):
             image = f"image:/{path}"
         own = own_image(image, cluster=self._cluster, user=record.owner)
         if own is None:
             return image, None
         token = self._image_token(record.owner, own.uri)
         return own.at(self._registry), PullCredentials("token", token)
+
+    def _mirrored(self, record: JobRecord) -> str:
+        """The path of the image where it comes through a mirror; empty where it does not."""
+        image = in_registry(record.specification.container.image, self._registry)
+        if not self._mirrors or _is_ours(image):
+            return ""
+        return mirrored(image, self._mirrors) or ""
 
     async def _environment(self, record: JobRecord) -> dict[str, str]:
         spec = record.specification

@@ -18,7 +18,7 @@ from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.census import Census
 from neuro.server.registry.collection import Collection
-from neuro.server.registry.mirrors import Mirror, Mirrors
+from neuro.server.registry.mirrors import USUAL_RULES, Mirror, Mirrors
 from neuro.server.registry.quotas import Quotas
 from neuro.server.registry.scrub import Scrub
 from neuro.server.registry.service import GRACE, RegistryService
@@ -76,5 +76,5 @@ async def open_images(
     stack.push_async_callback(scrub.close)
     mirrors = Mirrors(database, store, mirrors_of(settings.mirrors), refused(private=False))
     stack.push_async_callback(mirrors.close)
-    await mirrors.open()
-    return Images(registry, collection, census, Upkeep(database), scrub, mirrors)
+    upkeep = Upkeep(database, {one.registry: USUAL_RULES for one in settings.mirrors})
+    return Images(registry, collection, census, upkeep, scrub, mirrors)

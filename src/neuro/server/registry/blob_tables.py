@@ -114,10 +114,10 @@ def touch(connection: Connection, repository_id: int, digest: str, now: datetime
     return done.rowcount > 0
 
 
-def size_of_blob(connection: Connection, digest: str) -> int:
-    """How many bytes a blob has, whoever has it; 0 for none."""
+def size_of_blob(connection: Connection, digest: str) -> int | None:
+    """How many bytes a blob has, whoever has it; None where there is none."""
     size = connection.execute(select(blobs.c.size).where(blobs.c.digest == digest))
-    return size.scalar_one_or_none() or 0
+    return size.scalar_one_or_none()
 
 
 def homes_of(connection: Connection, digest: str) -> list[str]:

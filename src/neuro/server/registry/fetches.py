@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt
-from neuro.engines.images.registry_client import Registry
+from neuro.engines.images.registry_client import Answer, Registry
 from neuro.server.registry.blobs import BlobStore, Incoming
 
 _PIECE = 1 << 20
@@ -54,14 +54,11 @@ class Fetch:
                     raise ImageFault(
                         FaultKind.AWAY, "The registry cut a layer, and cannot go on in its middle."
                     )
-                try:
-                    while piece := answer.read(_PIECE):
-                        if incoming.size + len(piece) > self.size:
-                            raise corrupt("The registry sends more of a layer than there is.")
-                        incoming.write([piece])
-                        self._loop.call_soon_threadsafe(self._reach, incoming.size)
-                except (ConnectionError, TimeoutError):
-                    pass
+                while piece := _some(answer):
+                    if incoming.size + len(piece) > self.size:
+                        raise corrupt("The registry sends more of a layer than there is.")
+                    incoming.write([piece])
+                    self._loop.call_soon_threadsafe(self._reach, incoming.size)
             if incoming.size == before:
                 raise ImageFault(FaultKind.AWAY, "The registry sends nothing of a layer.")
         incoming.finish(self.digest)
@@ -118,6 +115,14 @@ class Fetch:
             await self._changed.wait()
         if self._error is not None:
             raise self._error
+
+
+def _some(answer: Answer) -> bytes:
+    """Some bytes of an answer; nothing at its end, and where the network cuts it."""
+    try:
+        return answer.read(_PIECE)
+    except OSError:  # a timeout, an error of TLS, a host that is gone: all of it is a cut
+        return b""
 
 
 def open_incoming(store: BlobStore, upload_id: str, algorithm: str) -> tuple[Incoming, int]:

@@ -19,6 +19,7 @@ from neuro.server.registry.names import is_digest
 from neuro.server.registry.tables import blobs, links, manifests, references, repositories, tags
 
 MAX_LISTED = 4 << 20  # bytes of one answer, which is as large as manifests may be for clients
+MAX_MEASURED = 100  # indexes that are looked at again when a part of them comes
 MAX_SIZE = (1 << 63) - 1  # bytes: what a column can have
 
 
@@ -85,8 +86,12 @@ def put_manifest(
     manifest: Manifest,
     tagged: Iterable[str],
     now: datetime,
+    size: int | None = None,
 ) -> None:
-    """Add a manifest, if it is new, and let tags lead to it. Its size is what is there now."""
+    """Add a manifest, if it is new, and let tags lead to it.
+
+    Its ``size`` in bytes is what is there now, unless another one is given.
+    """
     blob_tables.alone_in(connection, repository_id)
     # Until this is committed the collection cannot take what the manifest needs: it waits here, or
     # has it and is waited for.
@@ -96,7 +101,8 @@ def put_manifest(
         .order_by(links.c.digest)
         .with_for_update(key_share=True, read=True)
     )
-    size = _size_of(connection, repository_id, manifest.references)
+    if size is None:
+        size = _size_of(connection, repository_id, manifest.references)
     insertion = upsert(connection, manifests)
     connection.execute(
         insertion.values(
@@ -107,7 +113,7 @@ def put_manifest(
             subject=manifest.subject,
             listed=msgspec.json.encode(manifest.listed),
             artifact_type=(manifest.listed.artifact_type or "")[:255] or None,
-            size=size,
+            size=min(size, MAX_SIZE),
             pushed_at=now,
             touched_at=now,
         ).on_conflict_do_update(
@@ -131,6 +137,22 @@ def put_manifest(
             written_over(connection.dialect.name, tags, "digest", "set_at"),
             {"repository_id": repository_id, "tag": tag, "digest": manifest.digest, "set_at": now},
         )
+
+
+def measure_indexes(connection: Connection, repository_id: int, part: str) -> None:
+    """Look again how large the indexes are that list a manifest which has come after them."""
+    listing = (
+        select(references.c.manifest)
+        .where(references.c.repository_id == repository_id, references.c.digest == part)
+        .limit(MAX_MEASURED)
+    )
+    for index in connection.execute(listing).scalars().all():
+        needed = select(references.c.digest).where(
+            references.c.repository_id == repository_id, references.c.manifest == index
+        )
+        size = _size_of(connection, repository_id, connection.execute(needed).scalars().all())
+        mine = manifests.c.repository_id == repository_id, manifests.c.digest == index
+        connection.execute(update(manifests).where(*mine).values(size=size))
 
 
 def _size_of(connection: Connection, repository_id: int, digests: Sequence[str]) -> int:

@@ -120,4 +120,15 @@ def size_in(content: bytes, digest: str) -> int | None:
     return next((part.size for part in parts if part.digest == digest), None)
 
 
+def told_size(content: bytes) -> int | None:
+    """How many bytes all blobs of an image have by the word of its manifest; None for an index."""
+    found = _decode(content)
+    if found.config is None:
+        return None
+    sizes: dict[str, int] = {
+        part.digest: part.size for part in (found.config, *(found.layers or ()))
+    }
+    return sum(sizes.values())
+
+
 _decode = msgspec.json.Decoder(_Content).decode

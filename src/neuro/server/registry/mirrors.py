@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -19,8 +20,9 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.reach import Reach
@@ -33,7 +35,8 @@ from neuro.server.registry import blob_tables, manifest_tables, rule_tables
 from neuro.server.registry.blobs import BlobStore, Incoming
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.fetches import Fetch, open_incoming
-from neuro.server.registry.manifests import parse_manifest, size_in
+from neuro.server.registry.manifest_tables import KeptManifest
+from neuro.server.registry.manifests import parse_manifest, size_in, told_size
 from neuro.server.registry.names import (
     DEFAULT_ALGORITHM,
     Repository,
@@ -42,17 +45,18 @@ from neuro.server.registry.names import (
     is_digest,
 )
 from neuro.server.registry.quotas import Quotas
+from neuro.server.registry.rules import matches
 from neuro.server.threads import Threads
 
 T = TypeVar("T")
 
 log = structlog.get_logger("neuro.registry")
 
-# Downloads and questions at once, and of one person.
+# Downloads at once, and of one person; and as many questions, which wait for no download.
 THREADS, THREADS_PER_PERSON = 8, 4
 TAG_SECONDS = 60.0  # for which the word of the upstream of a tag, or of what is absent, is good
 _MOST_KNOWN = 4096  # tags, and repositories, that are remembered
-# By default a tag that nobody pulls goes; whoever manages the mirror can set other rules.
+# Of a mirror for which nobody has set rules: a tag that nobody pulls goes.
 USUAL_RULES = ImageRules(keep_seconds=30 * 86_400.0)
 
 
@@ -94,6 +98,7 @@ class Mirrors:
         self._now = now
         self._tag_seconds = tag_seconds
         self._stop = Stop()
+        self._downloads = Threads(THREADS, THREADS_PER_PERSON, "downloads")
         self._threads = Threads(THREADS, THREADS_PER_PERSON, "mirrors")
         self._upstreams: OrderedDict[str, Registry] = OrderedDict()
         self._asked: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -103,22 +108,12 @@ class Mirrors:
         self._fetches: dict[tuple[str, str], Fetch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
-        """Let what nobody pulls go after a while, where nobody has said otherwise."""
-
-        def put(connection: Connection) -> None:
-            for name in self._mirrors:
-                if not rule_tables.rules_of(connection, name):
-                    rule_tables.put_rules(connection, name, USUAL_RULES)
-
-        if self._mirrors:
-            await self._database.write(put)
-
     async def close(self) -> None:
         """End whatever is coming."""
         self._stop.set()
         while self._tasks or self._coming:
             await asyncio.wait([*self._tasks, *self._coming.values()])
+        await self._downloads.close()
         await self._threads.close()
 
     # Manifests
@@ -164,10 +159,13 @@ class Mirrors:
             self._asked.popitem(last=False)
 
     async def _bring(self, mirror: Mirror, repository: Repository, reference: str) -> None:
-        known = await self._database.read(
-            lambda c: manifest_tables.find_manifest(c, repository.path, reference)
-        )
-        if known is not None and is_digest(reference):
+        def find(connection: Connection) -> tuple[KeptManifest | None, bool]:
+            found = manifest_tables.find_manifest(connection, repository.path, reference)
+            rules = rule_tables.find_rules(connection, repository.path).rules
+            return found, is_digest(reference) or matches(reference, rules.immutable)
+
+        known, is_to_stay = await self._database.read(find)
+        if known is not None and is_to_stay:
             return
         upstream = self._upstream(mirror, repository)
         try:
@@ -180,7 +178,7 @@ class Mirrors:
         except ImageFault as fault:
             if fault.kind is FaultKind.NOT_FOUND:
                 self._is_absent((repository.path, reference), fault.sentence)
-            if known is None or fault.kind is not FaultKind.AWAY:
+            if known is None or not _is_away(fault):
                 raise _refusal(fault) from None
             log.warning("mirror is away", image=repository.path, why=fault.sentence)
         if not is_digest(reference):
@@ -200,7 +198,10 @@ class Mirrors:
         def put(connection: Connection) -> None:
             self._quotas_of(repository).check(connection, repository.owner, len(content))
             repository_id = blob_tables.make_repository(connection, repository)
-            manifest_tables.put_manifest(connection, repository_id, manifest, tagged, now)
+            manifest_tables.put_manifest(
+                connection, repository_id, manifest, tagged, now, told_size(content)
+            )
+            manifest_tables.measure_indexes(connection, repository_id, manifest.digest)
 
         await self._database.write(put)
 
@@ -254,7 +255,10 @@ class Mirrors:
             fetch.end(_refusal(fault))
         except Stopped:
             fetch.end(Unavailable("The server is stopping: pull again in a moment."))
+        except PlatformError as error:
+            fetch.end(error)
         except Exception as error:
+            log.exception("mirror failed", image=repository.path, blob=fetch.digest)
             fetch.end(error)
         finally:
             self._fetches.pop((repository.path, fetch.digest), None)
@@ -279,13 +283,17 @@ class Mirrors:
             return False
         now = self._now()
 
-        def take(connection: Connection) -> bool:
-            if not blob_tables.size_of_blob(connection, fetch.digest):
-                return False  # Removed a moment ago.
+        def take(connection: Connection) -> None:
+            self._quotas_of(repository).check_blob(
+                connection, repository.owner, fetch.digest, fetch.size
+            )
             blob_tables.link(connection, repository, fetch.digest, now)
-            return True
 
-        return await self._database.write(take)
+        try:
+            await self._database.write(take)
+        except IntegrityError:
+            return False  # Removed a moment ago.
+        return True
 
     async def _download(self, upstream: Registry, repository: Repository, fetch: Fetch) -> None:
         name, algorithm = secrets.token_hex(16), algorithm_of(fetch.digest)
@@ -294,7 +302,7 @@ class Mirrors:
         )
         fetch.begin(fd)
         try:
-            await self._threads.whole(lambda: fetch.download(upstream, incoming))
+            await self._downloads.whole(lambda: fetch.download(upstream, incoming))
             await self._keep(repository, fetch, incoming)
         except BaseException:
             await self._threads.whole(incoming.discard)
@@ -346,7 +354,14 @@ class Mirrors:
         return Quotas(self._mirrors[repository.owner].size)
 
 
+def _is_away(fault: ImageFault) -> bool:
+    """Whether nobody answers: a mirror's name is right, also where it cannot be looked up."""
+    return fault.kind is FaultKind.AWAY or isinstance(fault.__cause__, socket.gaierror)
+
+
 def _refusal(fault: ImageFault) -> Exception:
+    if _is_away(fault):
+        return Unavailable(fault.sentence)
     if fault.kind is FaultKind.NOT_FOUND:
         return _unknown(fault.sentence)
     if fault.kind is FaultKind.DENIED:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -34,10 +35,15 @@ class ListedTag(NamedTuple):
     size: int
 
 
-def find_rules(connection: Connection, path: str) -> ImageRulesInForce:
-    """The rules that hold for a repository, or for what names begin with."""
+def find_rules(
+    connection: Connection, path: str, usual: Mapping[str, ImageRules] = MappingProxyType({})
+) -> ImageRulesInForce:
+    """The rules that hold for a repository, or for what names begin with.
+
+    ``usual`` are those of paths that have none of their own.
+    """
     found = connection.execute(select(rules).where(rules.c.path.in_(prefixes(path))))
-    return in_force(path, {row.path: _decode(row.rules) for row in found})
+    return in_force(path, {**usual, **{row.path: _decode(row.rules) for row in found}})
 
 
 def put_rules(connection: Connection, path: str, new: ImageRules) -> None:

@@ -244,7 +244,7 @@ class RegistryService:
         now = self._now()
 
         def take(connection: Connection) -> None:
-            size = blob_tables.size_of_blob(connection, digest)
+            size = blob_tables.size_of_blob(connection, digest) or 0
             self._quotas.check_blob(connection, repository.owner, digest, size)
             blob_tables.link(connection, repository, digest, now)
 

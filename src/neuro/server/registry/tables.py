@@ -73,7 +73,8 @@ manifests = Table(
     Column("listed", Blob, nullable=False),
     Column("artifact_type", String(255), nullable=True),
     # Bytes: of the blobs that it names and the repository had when it was last pushed, and of the
-    # manifests in an index, as their rows said then. What two of those have is in both.
+    # manifests in an index, as their rows said then. What two of those have is in both. Of what a
+    # mirror has: of all blobs by the manifest's own word, and of the manifests that have come.
     Column("size", BigInteger, nullable=False),
     Column("pushed_at", Moment, nullable=False),
     # When it was last pushed or asked for, or gave up a tag, an index or a subject.

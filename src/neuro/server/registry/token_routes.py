@@ -2,7 +2,7 @@
 
 It is what Docker's clients ask where a registry answers 401 with ``Bearer realm=…``, by GET with
 Basic authentication or by POST with a form of OAuth 2. Whoever shows a token of the platform itself
-needs it not.
+does not need it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from neuro.server.http.error_forms import OCI
 from neuro.server.http.origin import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes, route_of
 from neuro.server.registry import token_scopes
+from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.names import parse_repository
 
 TOKENS = "/v2/token"
 SECTION = "images"
@@ -126,11 +128,19 @@ def _scope(request: web.Request) -> str:
     words = []
     if request.path.endswith("/_catalog"):
         words.append(token_scopes.listing())
-    name = request.match_info.get("name", "")
-    if route is not None and route.needs is not None:
+    name = _image(request.match_info.get("name", ""))
+    if name and route is not None and route.needs is not None:
         is_pull = route.needs.action is Action.READ
         words.append(token_scopes.pulling(name) if is_pull else token_scopes.changing(name))
-    if source := request.query.get("from"):
+    if source := _image(request.query.get("from", "")):
         words.append(token_scopes.pulling(source))
-    known = token_scopes.parse_scopes([" ".join(words)], SERVICE)
-    return token_scopes.as_text(known)
+    # Three words of names that are short: never more than can be asked for.
+    return token_scopes.as_text(token_scopes.parse_scopes(words, SERVICE))
+
+
+def _image(name: str) -> str:
+    """What names an image as it is, and nothing for what does not."""
+    try:
+        return parse_repository(name).path
+    except RegistryError:
+        return ""

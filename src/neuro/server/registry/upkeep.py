@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 
 import structlog
 from sqlalchemy import Connection
@@ -30,13 +31,22 @@ def _now() -> datetime:
 class Upkeep:
     """Rules of images; ``sweep`` removes the tags that they let go."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        usual: Mapping[str, ImageRules] = MappingProxyType({}),
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        """``usual`` are the rules of owners for whom nobody has set any."""
         self._database = database
+        self._usual = usual
         self._now = now
 
     async def rules(self, place: Repository) -> ImageRulesInForce:
         """The rules that hold for an image, or for all whose names begin so."""
-        return await self._database.read(lambda c: rule_tables.find_rules(c, place.path))
+        return await self._database.read(
+            lambda c: rule_tables.find_rules(c, place.path, self._usual)
+        )
 
     async def set_rules(self, place: Repository, rules: ImageRules) -> None:
         """Let rules hold in place of those of the same name. Raises InvalidInput."""
@@ -65,7 +75,7 @@ class Upkeep:
             repository_id = blob_tables.find_repository(connection, repository.path)
             if repository_id is None:
                 raise unknown_repository(repository.path)
-            rules = rule_tables.find_rules(connection, repository.path).rules
+            rules = rule_tables.find_rules(connection, repository.path, self._usual).rules
             listed = rule_tables.list_tags(connection, repository_id, after, limit)
             return [
                 ImageTag(
@@ -84,8 +94,10 @@ class Upkeep:
     async def sweep(self) -> int:
         """Remove the tags that no rule keeps; returns how many that were."""
         removed = 0
-        for owner in await self._database.read(rule_tables.ruled_owners):
-            known = await self._database.read(partial(rule_tables.rules_of, owner=owner))
+        owners = await self._database.read(rule_tables.ruled_owners)
+        for owner in sorted({*owners, *self._usual}):
+            own = await self._database.read(partial(rule_tables.rules_of, owner=owner))
+            known = {**self._usual, **own}
             for one in await self._database.read(partial(rule_tables.repositories_of, owner=owner)):
                 removed += await self._sweep_one(one.id, in_force(one.path, known).rules)
         if removed:
