@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import Platform
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.reach import Reach, plain
-from neuro.engines.images.reaching import is_own
+from neuro.engines.images.reaching import Place, check_name, is_own
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stopped
@@ -660,6 +661,24 @@ def test_addresses_of_jobs_are_the_machines_own(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("address", [*METADATA[1:], *METADATA6[1:]])
 def test_no_address_of_metadata_is_a_registrys(address: str) -> None:
     assert is_own(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "0.0.0.0"])
+def test_an_address_that_a_gateway_makes_of_another_is_as_that_one(address: str) -> None:
+    number = int(ipaddress.IPv4Address(address))
+
+    assert is_own(f"64:ff9b::{address}")
+    assert is_own(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1")
+    assert not is_own("64:ff9b::198.51.100.1")
+    assert not is_own("2002:c633:6401::1")
+
+
+@pytest.mark.parametrize("host", ["64:ff9b::192.0.2.7", "2002:c000:207::1", "2001:db8::1"])
+def test_a_closed_network_is_closed_in_each_form_of_its_addresses(host: str) -> None:
+    reach = Reach(closed=["192.0.2.0/24", "2001:db8::/32"])
+
+    with pytest.raises(ImageFault):
+        check_name(Place("https", host, None), reach)
 
 
 def test_no_registry_is_asked_in_a_closed_network(store: Store) -> None:

@@ -6,6 +6,8 @@ import msgspec
 
 from neuro.client import Client
 from neuro.domain.jobs import Job, JobRequest
+from neuro.server.jobs.job_secrets import SecretValues
+from neuro.server.jobs.record import JobRecord
 
 
 async def output_of(client: Client, job: Job) -> bytes:
@@ -31,3 +33,8 @@ async def running(client: Client, command: str, **options: object) -> Job:
     async for _ in client.jobs.logs(job.id):
         break
     return await client.jobs.get(job.id)
+
+
+async def no_secret_values(record: JobRecord) -> SecretValues:
+    """What a launcher gives a job that uses no secrets."""
+    return SecretValues()

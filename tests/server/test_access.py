@@ -25,6 +25,7 @@ from neuro.domain.errors import (
 )
 from neuro.domain.permissions import Action
 from neuro.domain.uris import parse_uri
+from neuro.server.access import tokens
 from neuro.server.access.scopes import Scope
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
@@ -396,3 +397,28 @@ async def test_the_owners_login_is_renewed_once_it_has_expired(
 
     token = json.loads(login.path.read_bytes())["token"]
     assert (await access.authenticate(token)).user == machine_owner()
+
+
+async def test_tokens_that_are_in_use_stay_known_whatever_others_use(
+    access: AccessService, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "MAX_CACHED_TOKENS", 4)
+    await access.add_user("alice")
+    await access.add_user("mallory")
+    mine, theirs = [(await access.make_token(it)).token or "" for it in ("alice", "mallory")]
+    reads = []
+    in_use = tokens.TokensInUse(database, KEY, lambda: datetime.now(UTC), reads.append)
+    await in_use.find(mine)
+    signed = await in_use.find(theirs)
+    scope = Scope(((parse_uri("image://default/mallory"), Action.READ),))
+    others = [
+        in_use.sign_scoped(signed, scope, timedelta(minutes=number))[0] for number in range(1, 9)
+    ]
+    assert len({*others}) == 8
+    for other in others:
+        await in_use.find(other)
+        await in_use.find(mine)
+
+    assert len(reads) == 2 + len(others), "nobody looked up alice's token again"
+    await in_use.find(others[0])
+    assert len(reads) == 3 + len(others), "what nobody used any more was let go"

@@ -25,12 +25,12 @@ from neuro.server.access.service import AccessService
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.builders import arguments_of, cache_key, check_places
-from neuro.server.jobs.job_secrets import no_secrets
 from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import Draft, Offer, Planned, Refused, plan
 from neuro.server.jobs.specification import wire_container
 from neuro.server.storage.service import StorageService
+from tests.server.jobs import no_secret_values
 from tests.server.test_tables import record
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -70,7 +70,7 @@ async def spec_of(
         "/opt/neuro/bin",
         image_token=lambda user, uri: "",
         registry="127.0.0.1:8085",
-        secrets=no_secrets,
+        secrets=no_secret_values,
         mirrors=mirrors,
         build_daemon=lambda: daemon,
     )
@@ -271,7 +271,7 @@ async def test_such_a_volume_is_told_when_the_job_is_submitted(tmp_path: Path) -
     launcher = Launcher(
         "default", StorageService(tmp_path, "default"), lambda record: asyncio.sleep(0, ""),
         str, "", image_token=lambda user, uri: "", registry="",
-        secrets=no_secrets,
+        secrets=no_secret_values,
     )  # fmt: skip
     container = ContainerRequest(image="neuro/builder", volumes=volumes("/usr/lib"))
 

@@ -22,10 +22,10 @@ from neuro.server.access.identity import Identity, RegistryIdentity
 from neuro.server.access.scopes import Scope
 from neuro.server.access.service import IMAGE_TOKEN_LIFE, PUSH_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
-from neuro.server.jobs.job_secrets import no_secrets
 from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.plan import Draft, Offer, Planned, Refused, plan
 from neuro.server.storage.service import StorageService
+from tests.server.jobs import no_secret_values
 from tests.server_process import ServerProcess
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -73,7 +73,7 @@ async def spec_of(image: str, folder: Any, *mirrors: str) -> RunSpec:
         image_token=lambda user, uri: f"{user} {uri}",
         registry="127.0.0.1:8085",
         mirrors=mirrors,
-        secrets=no_secrets,
+        secrets=no_secret_values,
     )
     return await launcher.make_spec(accepted.record)
 

@@ -45,7 +45,7 @@ class House:
         return Secrets(self.database, ring, "default", self.access.identity_of)
 
     async def put(self, uri: ResourceURI = TOKEN, value: bytes = VALUE, by: str = "anna") -> int:
-        return await self.secrets.put(await self.access.identity_of(by), uri, value)
+        return (await self.secrets.put(await self.access.identity_of(by), uri, value)).version
 
     async def value(self, by: str = "anna", uri: ResourceURI = TOKEN) -> bytes:
         return await self.of(self.secrets, by, uri)
@@ -96,7 +96,7 @@ async def test_a_new_value_is_a_new_version_and_ten_are_kept(house: House) -> No
     kept = [it.version for it in await house.secrets.versions(anna, TOKEN)]
     assert kept == list(range(12, 2, -1))
     assert await house.value() == b"12"
-    assert await house.secrets.restore(anna, TOKEN, 4) == 13
+    assert (await house.secrets.restore(anna, TOKEN, 4)).version == 13
     assert await house.value() == b"4"
     with pytest.raises(NotFound, match="no version 2"):
         await house.secrets.restore(anna, TOKEN, 2)
@@ -357,3 +357,65 @@ def test_values_and_keys_are_in_no_text_of_an_object() -> None:
     ):
         assert "hidden" not in f"{one} {one!r}"
     assert SecretPlace("a", "b", 1).associated == b"neuro secret a/b/1"
+
+
+def test_no_moment_of_a_change_of_the_key_shows_old_keys(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.key"
+
+    class Watched(KeyRing):
+        """After each store, another thread asks for the newest key."""
+
+        wanted = ""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if self.wanted and name != "wanted":
+                assert self.key(self.wanted).id == self.wanted
+
+    ring = Watched(path)
+    ring.current([])
+    newest = KeyRing(path).rotate()
+
+    ring.wanted = newest.id
+
+    assert ring.current([newest.id]) == newest
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Unavailable, match="cannot be used: Not a directory"):
+        KeyRing(tmp_path / "file" / "keys" / "secrets.key").current([])
+
+
+async def test_a_writer_is_answered_the_version_that_it_made(house: House) -> None:
+    anna = await house.access.identity_of("anna")
+    first = await house.secrets.put(anna, TOKEN, VALUE)
+    second = await house.secrets.put(anna, TOKEN, b"later")
+    third = await house.secrets.restore(anna, TOKEN, 1)
+
+    assert await house.secrets.versions(anna, TOKEN) == [third, second, first]
+
+
+async def test_secrets_of_a_job_are_looked_up_in_one_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [ResourceURI("secret", "default", ("anna", f"k{number}")) for number in range(5)]
+    for uri in uris:
+        await house.put(uri)
+        await house.put(uri)
+    anna = await house.access.identity_of("anna")
+    reads = []
+    read = house.database.read
+
+    async def counted(question: Any) -> Any:
+        reads.append(question)
+        return await read(question)
+
+    monkeypatch.setattr(house.database, "read", counted)
+    await house.secrets.check(anna, [*uris, uris[0]])
+
+    assert len(reads) == 1
+    await house.secrets.check(anna, [])
+    with pytest.raises(NotFound, match="anna/k9"):
+        await house.secrets.check(anna, [*uris, ResourceURI("secret", "default", ("anna", "k9"))])

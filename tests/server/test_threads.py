@@ -16,10 +16,10 @@ from neuro.domain.uris import ResourceURI
 from neuro.server.http.bodies import MAX_DECODED_AT_ONCE, PACE, Pace, json_decoder, read_json
 from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import Call, Routes, install
-from neuro.server.jobs.job_secrets import no_secrets
 from neuro.server.jobs.launch import Launcher
 from neuro.server.storage.service import StorageService
 from neuro.server.threads import Threads, working_for
+from tests.server.jobs import no_secret_values
 
 
 async def test_one_persons_work_leaves_threads_to_others() -> None:
@@ -84,7 +84,7 @@ async def test_volumes_are_made_beside_the_event_loop(tmp_path: Path) -> None:
         "",
         image_token=lambda user, image: "",
         registry="",
-        secrets=no_secrets,
+        secrets=no_secret_values,
     )
     volumes = [
         {

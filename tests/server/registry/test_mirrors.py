@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from neuro.domain.image_upkeep import ImageRules, ImageRulesInForce
 from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
+from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.fetches import Fetch
 from neuro.server.registry.manifest_tables import find_manifest
 from neuro.server.registry.mirrors import Mirror, Mirrors
 from neuro.server.registry.names import Repository
@@ -159,6 +162,30 @@ async def test_a_tag_is_what_it_was_while_the_registry_is_away(
     await mirrors.close()
 
 
+@pytest.mark.parametrize(("seconds", "questions"), [(60.0, 1), (0.0, 2)])
+async def test_what_is_not_there_is_asked_for_once_a_minute(
+    upstream: SmallRegistry, database: Database, tmp_path: Path, seconds: float, questions: int
+) -> None:
+    mirror = Mirror("docker.io", upstream.address.removeprefix("http://"), insecure=True)
+    store = BlobStore(tmp_path / "images")
+    mirrors = Mirrors(database, store, {"docker.io": mirror}, tag_seconds=seconds)
+    upstream.image("library/debian", "a", tag="12")
+    debian = Repository("docker.io/library/debian")
+
+    asked, said = set(), set()
+    for _ in range(2):
+        with pytest.raises(RegistryError) as absent:
+            await mirrors.bring_manifest(debian, "13")
+        assert absent.value.status == 404
+        said.add(str(absent.value))
+        asked.add(_asked(upstream, "/manifests/13"))
+    await mirrors.bring_manifest(debian, "12")
+    await mirrors.close()
+
+    assert len(said) == 1
+    assert len(asked) == questions
+
+
 async def test_what_is_not_there_is_said_in_the_registrys_words(
     upstream: SmallRegistry, anna: Registry
 ) -> None:
@@ -170,6 +197,47 @@ async def test_what_is_not_there_is_said_in_the_registrys_words(
     other = await _get(anna, f"library/debian/blobs/{digest_of(b'x')}")
     assert other.status == 404
     assert _asked(upstream, digest_of(b"x")) == 0
+
+
+async def test_what_is_coming_takes_of_the_mirrors_size(
+    upstream: SmallRegistry, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    download = Fetch.download
+
+    def held(self: Fetch, *given: Any) -> None:
+        goes_on.wait()
+        download(self, *given)
+
+    monkeypatch.setattr(Fetch, "download", held)
+    host = upstream.address.removeprefix("http://")
+    mirror = Mirror("docker.io", host, size=5 << 20, insecure=True)
+    store = BlobStore(tmp_path / "images")
+    mirrors = Mirrors(database, store, {"docker.io": mirror})
+    debian = Repository("docker.io/library/debian")
+
+    async def begun(tag: str, size: int) -> Fetch:
+        upstream.image("library/debian", os.urandom(size), tag=tag)
+        await mirrors.bring_manifest(debian, tag)
+        found = await database.read(lambda c: find_manifest(c, debian.path, tag))
+        assert found is not None
+        [layer] = json.loads(found.content)["layers"]
+        fetch = await mirrors.bring_blob(debian, layer["digest"])
+        assert fetch is not None
+        return fetch
+
+    try:
+        first, second = await begun("1", 3 << 20), await begun("2", 3 << 20)
+        async with asyncio.timeout(30):
+            with pytest.raises(RegistryError, match="this push does not fit"):
+                await second.whole()
+        assert _asked(upstream, second.digest) == 0
+        small = await begun("3", 1 << 10)
+    finally:
+        goes_on.set()
+    await first.whole()
+    await small.whole()
+    await mirrors.close()
 
 
 async def test_only_who_is_signed_in_reads_it_and_nobody_pushes_to_it(

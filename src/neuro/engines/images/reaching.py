@@ -23,7 +23,10 @@ from urllib.parse import urlsplit
 from neuro.engines.images.faults import ImageFault, refused, shown
 from neuro.engines.images.reach import Reach
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 _OF_JOBS = ipaddress.ip_network("10.0.0.0/8")  # that have networks of their own
+_NAT64, _6TO4 = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16")
 _TRIE, _IPV6 = "/proc/net/fib_trie", "/proc/net/if_inet6"
 
 
@@ -51,6 +54,20 @@ def place_of(url: str) -> Place:
         return Place("", "", None)
 
 
+def _meant_by(address: str) -> tuple[IPAddress, ...]:
+    """An address, and the IPv4 address that a gateway would make of it. Raises ValueError."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv4Address):
+        return (ip,)
+    if ip.ipv4_mapped is not None:
+        return (ip.ipv4_mapped,)
+    if ip in _NAT64:
+        return ip, ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    if ip in _6TO4:
+        return ip, ipaddress.IPv4Address(int(ip) >> 80 & 0xFFFF_FFFF)
+    return (ip,)
+
+
 def is_own(address: str) -> bool:
     """Whether an IP address is one of this machine, of its link, or of nobody in particular.
 
@@ -58,11 +75,15 @@ def is_own(address: str) -> bool:
 
     >>> [is_own(one) for one in ("127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "0.0.0.0")]
     [True, True, True, True]
+    >>> [is_own(one) for one in ("64:ff9b::169.254.169.254", "2002:7f00:1::")]
+    [True, True]
     >>> [is_own(one) for one in ("198.51.100.1", "192.0.2.1", "2001:db8::1")]
     [False, False, False]
     """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return any(map(_is_own, _meant_by(address)))
+
+
+def _is_own(ip: IPAddress) -> bool:
     special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
     if special or any(ip in one for one in _metadata()):
         return True
@@ -79,9 +100,9 @@ def _metadata() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     return tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
 
 
-def _addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses() -> set[IPAddress]:
     """All that this machine's interfaces have; none of a kind that is not known here."""
-    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    found: set[IPAddress] = set()
     with suppress(OSError), open(_TRIE, encoding="ascii") as file:
         last = ""
         for line in file:
@@ -97,9 +118,9 @@ def _addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
 
 def _is_closed(address: str, closed: Collection[str]) -> bool:
     """Whether images come from nowhere there: it is our own, or in one of the networks."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    return is_own(address) or any(ip in ipaddress.ip_network(one) for one in closed)
+    networks = [ipaddress.ip_network(one) for one in closed]
+    meant = _meant_by(address)
+    return any(map(_is_own, meant)) or any(ip in one for ip in meant for one in networks)
 
 
 def connection_to(place: Place, seconds: float, reach: Reach) -> http.client.HTTPConnection:

@@ -28,7 +28,7 @@ from neuro.server.log import Seldom
 log = structlog.get_logger("neuro.access")
 
 ALGORITHM = "HS256"
-# What is kept is small, and dropped whole.
+# Who was away the longest is let go.
 MAX_CACHED_TOKENS = 4096
 _TOLD = ("image", "images", "pushes", "scope", "until")  # by some tokens
 
@@ -76,7 +76,7 @@ class TokensInUse:
         self._key = OctKey.import_key(key)
         self._now = now
         self._seen_generation = seen
-        self._signed: dict[str, SignedToken] = {}
+        self._signed: dict[str, SignedToken] = {}  # whoever asked last stands last
         self._endings = 0
         # Tokens that were used since the start, and those that are good no more.
         self._seen: set[str] = set()
@@ -130,9 +130,10 @@ class TokensInUse:
 
     async def find(self, token: str) -> SignedToken:
         """What the text of a token says. Raises NotAuthenticated, Unavailable."""
-        signed = self._signed.get(token)
+        signed = self._signed.pop(token, None)
         if signed is None or signed.expires_at <= self._now():
-            signed = await self._sign_in(token)
+            return await self._sign_in(token)
+        self._signed[token] = signed
         return signed
 
     def forget(self) -> None:
@@ -191,9 +192,10 @@ class TokensInUse:
         if signed is None:
             self._refused.say(user=user, token=token_id)
             raise NotAuthenticated(f"This token was revoked: {new_login(user)}")
-        if len(self._signed) >= MAX_CACHED_TOKENS:
-            self._signed.clear()
+        self._signed.pop(token, None)
         self._signed[token] = signed
+        if len(self._signed) > MAX_CACHED_TOKENS:
+            del self._signed[next(iter(self._signed))]
         if token_id not in self._seen:
             if len(self._seen) >= MAX_CACHED_TOKENS:
                 self._seen.clear()

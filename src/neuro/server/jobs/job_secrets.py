@@ -90,11 +90,6 @@ def _as_text(name: str, uri: ResourceURI, value: bytes) -> str:
     return text
 
 
-async def no_secrets(record: JobRecord) -> SecretValues:
-    """Of a job that uses none."""
-    return SecretValues()
-
-
 def uses_of(board: Board, cluster: str, caller: Identity) -> dict[str, list[str]]:
     """The active jobs that use each secret, by its URI: those that a caller may see."""
     visible = caller.scope("job", cluster)

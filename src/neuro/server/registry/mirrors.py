@@ -54,7 +54,7 @@ log = structlog.get_logger("neuro.registry")
 
 # Downloads at once, and of one person; and as many questions, which wait for no download.
 THREADS, THREADS_PER_PERSON = 8, 4
-TAG_SECONDS = 60.0  # for which the word of the upstream of a tag is good
+TAG_SECONDS = 60.0  # for which the word of the upstream of a tag, or of what is absent, is good
 _MOST_KNOWN = 4096  # tags, and repositories, that are remembered
 # Of a mirror for which nobody has set rules: a tag that nobody pulls goes.
 USUAL_RULES = ImageRules(keep_seconds=30 * 86_400.0)
@@ -102,6 +102,8 @@ class Mirrors:
         self._threads = Threads(THREADS, THREADS_PER_PERSON, "mirrors")
         self._upstreams: OrderedDict[str, Registry] = OrderedDict()
         self._asked: OrderedDict[tuple[str, str], float] = OrderedDict()
+        # When the upstream said that it does not have something, and in which words.
+        self._absent: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
         self._coming: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._fetches: dict[tuple[str, str], Fetch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,6 +127,7 @@ class Mirrors:
         key = repository.path, reference
         if mirror is None or self._is_fresh(key):
             return
+        self._check_absent(key)
         task = self._coming.get(key)
         if task is None:
             # Whoever waits may leave: the others wait for the same.
@@ -136,6 +139,18 @@ class Mirrors:
     def _is_fresh(self, key: tuple[str, str]) -> bool:
         asked_at = self._asked.get(key)
         return asked_at is not None and time.monotonic() - asked_at < self._tag_seconds
+
+    def _check_absent(self, key: tuple[str, str]) -> None:
+        """Raise RegistryError for what the upstream said a moment ago that it does not have."""
+        said_at, sentence = self._absent.get(key, (None, ""))
+        if said_at is not None and time.monotonic() - said_at < self._tag_seconds:
+            raise _unknown(sentence)
+
+    def _is_absent(self, key: tuple[str, str], sentence: str) -> None:
+        self._absent.pop(key, None)
+        self._absent[key] = time.monotonic(), sentence
+        if len(self._absent) > _MOST_KNOWN:
+            self._absent.popitem(last=False)
 
     def _was_asked(self, key: tuple[str, str]) -> None:
         self._asked.pop(key, None)
@@ -161,6 +176,8 @@ class Mirrors:
             if known is None or known.digest != digest:
                 await self._fetch_manifest(upstream, repository, reference, digest)
         except ImageFault as fault:
+            if fault.kind is FaultKind.NOT_FOUND:
+                self._is_absent((repository.path, reference), fault.sentence)
             if known is None or not _is_away(fault):
                 raise _refusal(fault) from None
             log.warning("mirror is away", image=repository.path, why=fault.sentence)
@@ -224,10 +241,11 @@ class Mirrors:
     async def _fetch(self, repository: Repository, fetch: Fetch) -> None:
         mirror = self._mirrors[repository.owner]
         upstream = self._upstream(mirror, repository)
+        size = fetch.size + self._coming_before(repository.owner, fetch)
         try:
             await self._database.write(
                 lambda c: self._quotas_of(repository).check_blob(
-                    c, repository.owner, fetch.digest, fetch.size
+                    c, repository.owner, fetch.digest, size
                 )
             )
             if not await self._link(upstream, repository, fetch):
@@ -245,6 +263,16 @@ class Mirrors:
         finally:
             self._fetches.pop((repository.path, fetch.digest), None)
             fetch.close()
+
+    def _coming_before(self, owner: str, fetch: Fetch) -> int:
+        """Bytes of the other blobs of a mirror that began to come before this one."""
+        sizes: dict[str, int] = {}
+        for (path, digest), one in self._fetches.items():
+            if one is fetch:
+                break
+            if digest != fetch.digest and path.startswith(f"{owner}/"):
+                sizes[digest] = one.size
+        return sum(sizes.values())
 
     async def _link(self, upstream: Registry, repository: Repository, fetch: Fetch) -> bool:
         """Take a blob that another repository has, where the upstream gives it to us as well."""
@@ -335,7 +363,11 @@ def _refusal(fault: ImageFault) -> Exception:
     if _is_away(fault):
         return Unavailable(fault.sentence)
     if fault.kind is FaultKind.NOT_FOUND:
-        return RegistryError("MANIFEST_UNKNOWN", 404, fault.sentence)
+        return _unknown(fault.sentence)
     if fault.kind is FaultKind.DENIED:
         return RegistryError("DENIED", 403, fault.sentence)
     return Unavailable(fault.sentence)
+
+
+def _unknown(sentence: str) -> RegistryError:
+    return RegistryError("MANIFEST_UNKNOWN", 404, sentence)

@@ -48,8 +48,8 @@ class KeyRing:
 
     def __init__(self, path: Path) -> None:
         self._given = path
-        self._seen: tuple[int, int, int, int] | None = None
-        self._keys: dict[str, SecretKey] = {}
+        # Threads read at once: which file was seen and its keys are one value, stored together.
+        self._last: tuple[tuple[int, int, int, int] | None, dict[str, SecretKey]] = None, {}
 
     @property
     def path(self) -> Path:
@@ -73,7 +73,7 @@ class KeyRing:
         ``in_use`` are the ids of keys that something is encrypted with. One of them has to be
         here: else this is another installation's file, and nobody could read what it encrypts.
         """
-        if not in_use and not self._given.exists():
+        if not in_use and not self._is_there():
             self._create()
         keys = self._read()
         if in_use and not any(key_id in keys for key_id in in_use):
@@ -94,10 +94,19 @@ class KeyRing:
         return key
 
     def _create(self) -> None:
-        self._given.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._given.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise self._unusable(error) from None
         with self._alone():
-            if not self._given.exists():  # else another server has made it a moment ago
+            if not self._is_there():  # else another server has made it a moment ago
                 self._write([_new_key()])
+
+    def _is_there(self) -> bool:
+        try:
+            return self._given.exists()
+        except OSError as error:
+            raise self._unusable(error) from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -106,7 +115,10 @@ class KeyRing:
         except OSError as error:
             raise self._unusable(error) from None
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            except OSError as error:
+                raise self._unusable(error) from None
             yield
         finally:
             os.close(folder)
@@ -125,8 +137,9 @@ class KeyRing:
             with self._given.open("rb") as file:
                 status = os.fstat(file.fileno())
                 seen = status.st_dev, status.st_ino, status.st_mtime_ns, status.st_mode
-                if seen == self._seen:
-                    return self._keys
+                last_seen, last_keys = self._last
+                if seen == last_seen:
+                    return last_keys
                 if status.st_mode & 0o077:
                     raise Unavailable(
                         f"Others can read the key of secrets {self._given}: run `chmod 600"
@@ -141,7 +154,7 @@ class KeyRing:
             ) from None
         except OSError as error:
             raise self._unusable(error) from None
-        self._seen, self._keys = seen, keys
+        self._last = seen, keys
         return keys
 
     def _parsed(self, content: bytes) -> dict[str, SecretKey]:

@@ -62,8 +62,7 @@ def secret_routes(
     async def put_secret(call: Call, body: SecretRequest) -> SecretVersion:
         """Make a secret, or give it another value."""
         uri = secrets.uri(body.owner or call.user, body.key)
-        await secrets.put(call.identity, uri, body.value)
-        return (await secrets.versions(call.identity, uri))[0]
+        return await secrets.put(call.identity, uri, body.value)
 
     @api.add("DELETE", ONE, status=204, section=SECTION, inside=NAMED)
     async def remove_secret(call: Call, query: OwnerQuery) -> None:
@@ -78,9 +77,7 @@ def secret_routes(
     @api.add("POST", ONE + "/restore", section=SECTION, inside=NAMED)
     async def restore_secret(call: Call, body: RestoreRequest, query: OwnerQuery) -> SecretVersion:
         """Give a secret the value of an earlier version again, as a new version."""
-        uri = of(call, query)
-        await secrets.restore(call.identity, uri, body.version)
-        return (await secrets.versions(call.identity, uri))[0]
+        return await secrets.restore(call.identity, of(call, query), body.version)
 
     need = Need("cluster://{cluster}", Action.MANAGE, ask)
 

@@ -93,7 +93,7 @@ class Secrets:
             project_name=owner,
         )
 
-    async def put(self, caller: Identity, uri: ResourceURI, value: bytes) -> int:
+    async def put(self, caller: Identity, uri: ResourceURI, value: bytes) -> SecretVersion:
         """Make a secret, or give it another value; returns the version that it has then.
 
         Raises InvalidInput, NotFound, NotPermitted, Conflict where its owner has too many.
@@ -104,15 +104,17 @@ class Secrets:
         if owner != caller.user:
             await self._check_user(owner)
 
-        def write(connection: Connection) -> int:
+        def write(connection: Connection) -> SecretVersion:
             tables.lock(connection)
             return self._add(connection, owner, key, value, caller.user)
 
-        version = await self._database.write(write)
-        log.info("secret added", user=caller.user, uri=str(uri), version=version)
-        return version
+        added = await self._database.write(write)
+        log.info("secret added", user=caller.user, uri=str(uri), version=added.version)
+        return added
 
-    def _add(self, connection: Connection, owner: str, key: str, value: bytes, by: str) -> int:
+    def _add(
+        self, connection: Connection, owner: str, key: str, value: bytes, by: str
+    ) -> SecretVersion:
         last = tables.newest(connection, owner, key)
         if last is None and tables.count_of(connection, person_of(owner)) >= MAX_SECRETS:
             raise Conflict(
@@ -122,9 +124,10 @@ class Secrets:
         version = 1 if last is None else last.place.version + 1
         current = self._ring.current(tables.key_ids(connection))
         sealed = _sealed(current, SecretPlace(owner, key, version), value)
-        tables.add(connection, sealed, datetime.now(UTC), by)
+        now = datetime.now(UTC)
+        tables.add(connection, sealed, now, by)
         tables.drop_before(connection, owner, key, version - KEPT_VERSIONS + 1)
-        return version
+        return SecretVersion(version=version, created_at=now, created_by=by)
 
     async def versions(self, caller: Identity, uri: ResourceURI) -> list[SecretVersion]:
         """The versions of a secret that are kept, newest first. Raises NotFound."""
@@ -140,7 +143,7 @@ class Secrets:
             for it in found
         ]
 
-    async def restore(self, caller: Identity, uri: ResourceURI, version: int) -> int:
+    async def restore(self, caller: Identity, uri: ResourceURI, version: int) -> SecretVersion:
         """Give a secret the value of an earlier version again, as a new version, which is returned.
 
         Raises NotFound, NotPermitted, Damaged.
@@ -148,7 +151,7 @@ class Secrets:
         caller.require(uri, Action.WRITE, hidden=_missing(uri))
         owner, key = uri.segments
 
-        def write(connection: Connection) -> int:
+        def write(connection: Connection) -> SecretVersion:
             tables.lock(connection)
             sealed = tables.of_version(connection, SecretPlace(owner, key, version))
             if sealed is None:
@@ -159,7 +162,7 @@ class Secrets:
             return self._add(connection, owner, key, self._open(sealed), caller.user)
 
         restored = await self._database.write(write)
-        log.info("secret restored", user=caller.user, uri=str(uri), version=restored)
+        log.info("secret restored", user=caller.user, uri=str(uri), version=restored.version)
         return restored
 
     async def remove(self, caller: Identity, uri: ResourceURI) -> None:
@@ -176,10 +179,10 @@ class Secrets:
 
     async def check(self, caller: Identity, uris: Collection[ResourceURI]) -> None:
         """Raise NotFound unless there are all these secrets, and the caller may use them."""
-        for uri in uris:
-            owner, key = uri.segments
-            newest = partial(tables.newest, owner=owner, key=key)
-            is_there = await self._database.read(newest) is not None
+        places = [(owner, key) for owner, key in (uri.segments for uri in uris)]
+        there = await self._database.read(partial(tables.present, places=places)) if uris else set()
+        for uri, place in zip(uris, places, strict=True):
+            is_there = place in there
             may = caller.action_on(uri) is not None
             near = None if is_there and may else await self._near(caller, uri)
             caller.require(uri, Action.READ, hidden=_missing(uri, near))

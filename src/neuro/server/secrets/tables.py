@@ -78,6 +78,13 @@ def newest(connection: Connection, owner: str, key: str) -> Sealed | None:
     return _one(connection, _newest_of(owner, key))
 
 
+def present(connection: Connection, places: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these secrets there are, each an owner and a key; no value is read."""
+    c = secrets.c
+    found = select(c.owner, c.key).where(tuple_(c.owner, c.key).in_(sorted(places))).distinct()
+    return {(row.owner, row.key) for row in connection.execute(found)}
+
+
 def of_version(connection: Connection, place: SecretPlace) -> Sealed | None:
     """One version of a secret."""
     return _one(connection, select(secrets).where(_is(place)))
