@@ -93,7 +93,7 @@ class Driving:
         def named(image: BaseImage) -> str:
             return self._name(found[image])
 
-        self._text = rewritten(order.tree, order.plan.bases, named, found)
+        self._text = rewritten(order.tree, order.plan.bases, named, order.bases.images)
         try:
             version = self._daemon.version()
         except OSError as error:
