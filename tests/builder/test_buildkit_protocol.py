@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from neuro.builder import files
 from neuro.builder.buildkit import offering
-from neuro.builder.buildkit.fitting import Unfit
+from neuro.builder.buildkit.fitting import Unfit, check_registries
 from neuro.builder.buildkit.protobuf import field, fields, inner
 from neuro.builder.buildkit.rewriting import rewritten
 from neuro.builder.buildkit.session import Session
@@ -151,6 +151,15 @@ def test_a_mount_has_no_stages_by_number() -> None:
 def test_a_name_in_two_pieces_is_not_for_the_daemon() -> None:
     with pytest.raises(Unfit, match="is not written in one piece"):
         _rewritten("FROM a\nCOPY --from=\\\nb:2 /x /y")
+
+
+def test_images_of_other_registries_are_not_for_the_daemon() -> None:
+    own = {"lab:80", "127.0.0.1:8085"}
+
+    check_registries({"image:a:1": "lab:80", "lab/me/b": "127.0.0.1:8085"}, own)
+    for host in ("docker.io", "lab", "lab:81"):
+        with pytest.raises(Unfit, match="is in another registry than the platform's"):
+            check_registries({"image:a:1": "lab:80", "x": host}, own)
 
 
 # What it tells.
