@@ -17,6 +17,7 @@ import msgspec
 from neuro.docker.build_place import BuildPlace, as_environment
 from tests.builder.registry import place
 from tests.engines import docker_daemon
+from tests.engines.relayed import relayed
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -79,7 +80,9 @@ def main() -> None:
             }
             text = one.text.replace("HOST", here.host)
             words = [word.replace("CONTEXT", str(here.context)) for word in one.words]
-            code, said = here.build(text, *words, to=one.to, env=environment, socket=socket)
+            (folder / "place").unlink(missing_ok=True)
+            with relayed(folder, socket) as relay:
+                code, said = here.build(text, *words, to=one.to, env=environment, socket=relay)
             here.registry.password = ""
             found = Told(code=code, said=said)
             if code == 0 and one.to:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from neuro.builder import files
 from neuro.builder.buildkit import offering
-from neuro.builder.buildkit.fitting import Unfit
+from neuro.builder.buildkit.fitting import Unfit, check_registries
 from neuro.builder.buildkit.protobuf import field, fields, inner
 from neuro.builder.buildkit.rewriting import rewritten
 from neuro.builder.buildkit.session import Session
@@ -26,7 +26,7 @@ from neuro.builder.buildkit.trace import Trace
 from neuro.builder.faults import BuildFault
 from neuro.builder.reporting import Report
 from neuro.builder.sources import ANYWHERE
-from neuro.dockerfile.image import Image
+from neuro.dockerfile.image import Image, ImageConfig
 from neuro.dockerfile.parser import parse
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform
@@ -63,7 +63,7 @@ def test_a_message_that_is_cut_off_is_refused(body: bytes) -> None:
 # The Dockerfile for the daemon.
 
 
-def _rewritten(text: str, target: str = "") -> str:
+def _rewritten(text: str, target: str = "", on_build: tuple[str, ...] = ()) -> str:
     tree = parse(text)
     images: dict[BaseImage, Image] = {}
     while True:
@@ -77,7 +77,8 @@ def _rewritten(text: str, target: str = "") -> str:
             )
             if not missing:
                 return rewritten(tree, made.bases, _named, images)
-        images |= dict.fromkeys(missing, Image(architecture="amd64", os="linux"))
+        config = ImageConfig(on_build=on_build)
+        images |= dict.fromkeys(missing, Image(architecture="amd64", os="linux", config=config))
 
 
 def _named(image: BaseImage) -> str:
@@ -91,6 +92,14 @@ def _named(image: BaseImage) -> str:
         ("FROM a:1 AS x\nFROM x\nRUN b", "FROM <a:1> AS x\nFROM x\nRUN b"),
         ("ARG ARGUMENT\nFROM r/$ARGUMENT", "ARG ARGUMENT\nFROM <r/given:latest>"),
         ("FROM image:a:1 AS x\nFROM image:a:1\n", "FROM scratch AS x\nFROM <image:a:1>\n"),
+        ("FROM a\nCOPY <<E /\nFROM b\nE\nADD http://h/f /\n\n # x\n FROM b AS Two\n ADD c /\n"
+         "FROM d\nCOPY --from=0000001 / /\nFROM e",
+         "FROM scratch\n\n\n\n\n\n\nFROM scratch AS Two\n\nFROM scratch\n\nFROM <e:latest>"),
+        ("FROM a\nADD http://h/f /\nFROM b\nFROM c\nCOPY --from=0000001 / /",
+         "FROM scratch\n\nFROM <b:latest>\nFROM <c:latest>\nCOPY --from=0000001 / /"),
+        ("ARG S=scratch\nFROM $S AS z\nFROM a\nCOPY --from=z / /",
+         "ARG S=scratch\nFROM scratch AS z\nFROM <a:latest>\nCOPY --from=z / /"),
+        ("ARG X=y\nFROM a AS y\nFROM $X", "ARG X=y\nFROM <a:latest> AS y\nFROM y"),
         ("FROM \\\n # why\n a\n", "FROM \\\n # why\n <a:latest>\n"),
         ("FROM a\nCOPY --from=b:2 /x /y", "FROM <a:latest>\nCOPY --from=<b:2> /x /y"),
         ("FROM a AS b\nFROM a\nCOPY --from=b /x /", "FROM <a:latest> AS b\nFROM <a:latest>\n"
@@ -112,9 +121,59 @@ def test_images_are_named_by_what_they_are(text: str, wanted: str) -> None:
     assert _rewritten(text) == wanted
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Each of them keeps a name that the daemon would ask for by itself.
+        "FROM a\nCOPY --exclude=--from=R/b --from=R/b / /",
+        "FROM a\nRUN --mount=source=/from=R/b,target=/m,from=R/b ls",
+        "FROM a\nRUN --mount=from=R/b,from=R/b,target=/m ls",
+        "FROM a\nRUN --mount=from=c,target=/m,FROM=R/b ls",
+        "FROM a\nONBUILD COPY --from=R/b / /",
+        "FROM a AS x\nONBUILD COPY --from=R/b / /\nFROM x",
+        "FROM a\nONBUILD ADD http://127.0.0.1/f /f",
+        "FROM a\nARG X=git://h/r\nADD GIT://127.0.0.1/r /f",
+    ],
+)
+def test_what_keeps_a_name_is_not_for_the_daemon(text: str) -> None:
+    with pytest.raises(Unfit):
+        _rewritten(text.replace("R/", "r/"))
+
+
+@pytest.mark.parametrize(
+    "trigger", ["COPY --from=r/b / /", "RUN --mount=from=r/b,target=/m ls", "ADD HTTP://h/f /f"]
+)
+def test_nor_is_a_base_that_asks_for_more(trigger: str) -> None:
+    with pytest.raises(Unfit):
+        _rewritten("FROM a\nRUN b", on_build=(trigger,))
+
+
+def test_a_base_may_ask_for_what_is_in_the_build() -> None:
+    text = "FROM scratch AS x\nCOPY x /\nFROM a"
+
+    found = _rewritten(text, on_build=("COPY --from=x /x /", "RUN true"))
+
+    assert found == "FROM scratch AS x\nCOPY x /\nFROM <a:latest>"
+
+
+def test_a_mount_has_no_stages_by_number() -> None:
+    found = _rewritten("FROM a\nRUN --mount=target=/m,from=99 ls")
+
+    assert found == "FROM <a:latest>\nRUN --mount=target=/m,from=<99:latest> ls"
+
+
 def test_a_name_in_two_pieces_is_not_for_the_daemon() -> None:
     with pytest.raises(Unfit, match="is not written in one piece"):
         _rewritten("FROM a\nCOPY --from=\\\nb:2 /x /y")
+
+
+def test_images_of_other_registries_are_not_for_the_daemon() -> None:
+    own = {"lab:80", "127.0.0.1:8085"}
+
+    check_registries({"image:a:1": "lab:80", "lab/me/b": "127.0.0.1:8085"}, own)
+    for host in ("docker.io", "lab", "lab:81"):
+        with pytest.raises(Unfit, match="is in another registry than the platform's"):
+            check_registries({"image:a:1": "lab:80", "x": host}, own)
 
 
 # What it tells.

@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from neuro.builder.copying import Copying
-from neuro.builder.program import run
+from neuro.builder.program import DAEMON_KEY, DAEMON_REGISTRY, run
 from neuro.engines.images.reach import Reach, as_environment
 from tests.builder.registry import Place, place
+from tests.engines.relayed import relayed
 
 
 @pytest.fixture
@@ -408,3 +410,44 @@ def test_a_context_cannot_lead_out_of_itself(here: Place, tmp_path: Path) -> Non
 
         assert code == 1, said
         assert "There is no" in said
+
+
+def test_our_builder_builds_only_where_nobody_reaches_the_daemon(
+    here: Place, tmp_path: Path
+) -> None:
+    (here.context / "a.txt").write_text("a")
+    env = {DAEMON_REGISTRY: here.host, DAEMON_KEY: "ada"}
+    with (
+        socket.socket(socket.AF_UNIX) as daemon,
+        relayed(tmp_path, str(tmp_path / "target")) as relay,
+    ):
+        daemon.bind(str(tmp_path / "target"))
+        daemon.listen()
+
+        code, said = here.build(
+            "FROM scratch\nCOPY a.txt /x/\nONBUILD COPY --from=x/y / /\n", env=env, socket=relay
+        )
+
+        assert code == 0, said
+        assert "NOTE: The platform's own builder builds this: x/y, of which" in said
+        with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+            late.connect(relay)
+
+
+def test_where_somebody_could_reach_it_nothing_is_built(here: Place, tmp_path: Path) -> None:
+    env = {DAEMON_REGISTRY: here.host, DAEMON_KEY: "ada"}
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / "target"))
+        daemon.listen()
+
+        def hang_up() -> None:
+            daemon.accept()[0].close()
+
+        answering = threading.Thread(target=hang_up)
+        answering.start()
+        code, said = here.build("FROM host\n", env=env, socket=str(tmp_path / "target"))
+        answering.join()
+
+    assert code == 1
+    assert "ERROR: The way to the daemon that builds cannot be closed.\n" in said
+    assert here.registry.asked.count("PUT me/made/manifests/v1") == 0

@@ -16,6 +16,7 @@ from neuro.dockerfile.steps import (
     CopyFiles,
     Execute,
     Files,
+    GitTree,
     ImagesNeeded,
     InlineFile,
     MakeFolder,
@@ -398,3 +399,44 @@ def test_variables_that_double_end_with_a_sentence() -> None:
 
     assert told(doubled)[0][2] == "This becomes longer than 1 MiB when it is expanded."
     assert told(repeated)[0][2] == "What the variables become is more than 16 MiB in all."
+
+
+@pytest.mark.parametrize("number", ["1", "0000001", "+1", "+0001"])
+def test_a_stage_by_its_number_is_the_one_that_go_reads(number: str) -> None:
+    text = (
+        "FROM scratch\nCOPY zero /\nFROM scratch\nCOPY one /\n"
+        f"FROM scratch\nCOPY --from={number} /one /"
+    )
+
+    assert made(text).steps[0].text == "COPY one /"
+
+
+def test_a_number_of_a_stage_that_is_not_there_is_a_mistake() -> None:
+    for number in ("-1", "0000003", "999999999999999999"):
+        with pytest.raises(DockerfileError, match=f"There is no stage number {number}"):
+            made(f"FROM scratch\nFROM scratch\nCOPY --from={number} /one /")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("HTTP://example.com/f", RemoteFile),
+        ("Https://example.com/f", RemoteFile),
+        ("HTTPS://example.com/r.git", GitTree),
+        ("GIT://example.com/r", GitTree),
+        ("SSH://git@example.com/r", GitTree),
+    ],
+)
+def test_a_scheme_may_be_in_upper_case(source: str, kind: type[RemoteFile | GitTree]) -> None:
+    (step,) = steps(f"FROM scratch\nADD {source} /f")
+
+    assert isinstance(step, AddFiles)
+    (found,) = step.sources
+    assert isinstance(found, kind)
+    url = found.url if isinstance(found, RemoteFile) else found.remote
+    assert url.partition("://")[0].islower()
+
+
+def test_add_takes_no_other_scheme() -> None:
+    with pytest.raises(DockerfileError, match="ADD cannot take 'ftp:"):
+        made("FROM scratch\nADD ftp://example.com/f /f")

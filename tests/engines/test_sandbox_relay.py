@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuro.engines.sandbox.identities import Block
-from neuro.engines.sandbox.loop import READ, Loop
-from neuro.engines.sandbox.relay import Relay
+import pytest
+
+from neuro.engines.sandbox.nesting import LAST_WORD
+from tests.engines.relayed import relayed
 
 _LARGE = bytes(range(256)) * (16 << 10)  # more than all that lies on the way takes
-
-
-@contextmanager
-def _relayed(folder: Path, target: str) -> Iterator[str]:
-    """Where a relay to ``target`` listens."""
-    loop, place = Loop(), str(folder / "place")
-    relay = Relay(loop, place, target, Block(-1))
-    ended, end = os.pipe()
-
-    def stop(_: int) -> None:
-        relay.close()
-        loop.running = False
-
-    loop.watch(ended, READ, stop)
-    thread = threading.Thread(target=loop.run)
-    thread.start()
-    try:
-        yield place
-    finally:
-        os.close(end)
-        thread.join()
-        os.close(ended)
 
 
 @contextmanager
@@ -64,7 +42,7 @@ def _read(connection: socket.socket, size: int) -> bytes:
 def test_what_one_says_the_other_is_told(tmp_path: Path) -> None:
     with (
         _listening(tmp_path) as listener,
-        _relayed(tmp_path, str(tmp_path / "target")) as place,
+        relayed(tmp_path, str(tmp_path / "target")) as place,
         _connected(place) as ours,
     ):
         theirs, _ = listener.accept()
@@ -82,7 +60,7 @@ def test_what_one_says_the_other_is_told(tmp_path: Path) -> None:
 
 
 def test_who_leaves_is_missed_on_the_other_side(tmp_path: Path) -> None:
-    with _listening(tmp_path) as listener, _relayed(tmp_path, str(tmp_path / "target")) as place:
+    with _listening(tmp_path) as listener, relayed(tmp_path, str(tmp_path / "target")) as place:
         ours = _connected(place)
         theirs, _ = listener.accept()
         theirs.settimeout(30)
@@ -91,6 +69,49 @@ def test_who_leaves_is_missed_on_the_other_side(tmp_path: Path) -> None:
         theirs.close()
 
 
+def test_after_the_last_word_nobody_gets_there(tmp_path: Path) -> None:
+    with _listening(tmp_path) as listener, relayed(tmp_path, str(tmp_path / "target")) as place:
+        before = _connected(place)
+        theirs, _ = listener.accept()
+        theirs.settimeout(30)
+        with _connected(place) as last:
+            last.sendall(LAST_WORD[:3])
+            last.sendall(LAST_WORD[3:])
+            assert last.recv(1) == b""
+
+        assert before.recv(1) == theirs.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            _connected(place)
+        before.close()
+        theirs.close()
+
+
+def test_what_only_begins_as_the_last_word_is_passed_on(tmp_path: Path) -> None:
+    with (
+        _listening(tmp_path) as listener,
+        relayed(tmp_path, str(tmp_path / "target")) as place,
+        _connected(place) as ours,
+    ):
+        theirs, _ = listener.accept()
+        theirs.settimeout(30)
+        ours.sendall(LAST_WORD[:3])
+        ours.sendall(b"body" + LAST_WORD)
+
+        assert _read(theirs, 7 + len(LAST_WORD)) == LAST_WORD[:3] + b"body" + LAST_WORD
+        theirs.close()
+
+
 def test_where_nobody_listens_a_connection_ends(tmp_path: Path) -> None:
-    with _relayed(tmp_path, str(tmp_path / "target")) as place, _connected(place) as ours:
+    with relayed(tmp_path, str(tmp_path / "target")) as place, _connected(place) as ours:
+        ours.sendall(b"G")
         assert ours.recv(1) == b""
+
+
+def test_the_last_word_is_heard_while_the_daemon_is_away(tmp_path: Path) -> None:
+    with relayed(tmp_path, str(tmp_path / "target")) as place:
+        with _connected(place) as last:
+            last.sendall(LAST_WORD)
+            assert last.recv(1) == b""
+
+        with pytest.raises(ConnectionRefusedError):
+            _connected(place)

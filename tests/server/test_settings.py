@@ -136,6 +136,10 @@ ENGINES = {
         "line 2: engines.sandbox.images_insecure is 'lab:5000'",
         "must be a list of texts",
     ),
+    "[network]\nprivate = false\n[engines.docker]\nbuilder = 'buildkit'": (
+        "line 4: engine 'docker': builder is \"buildkit\"",
+        "[network] private = false",
+    ),
     "[engines.docker]\nbuilder = 'kaniko'": ('must be "embedded" or "buildkit"',),
     "engines = 3": ("line 1: engines must be sections", "[engines.NAME]"),
     "[engines]\nsandbox = 3": ("line 1: engines must be sections",),

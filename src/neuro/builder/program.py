@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ from neuro.engines.sandbox import nesting
 _JOB = "NEURO_JOB_ID"  # whose context is a volume
 _NOT_PUSHED = "Built, and not pushed.\n"
 _MOST = 20 << 30  # bytes of layers that stay for later builds
+_PATIENCE = 30.0  # seconds
 _LOOK_UPS = 4  # at once
 
 
@@ -62,11 +64,11 @@ def run(
     environment: Mapping[str, str],
     out: TextIO,
     cache: str = BUILD_CACHE,
-    socket: str = nesting.DAEMON,
+    daemon: str = nesting.DAEMON,
 ) -> int:
     """Build an image; 0, or 1 with the reason in ``out``. Raises SystemExit when it is stopped.
 
-    ``socket`` is where the daemon of the machine answers, if it is to build.
+    ``daemon`` is where the daemon of the machine answers, if it is to build.
     """
     report = Report(out)
     try:
@@ -74,7 +76,7 @@ def run(
         if options.help:
             report.write(arguments.HELP)
             return 0
-        _build(options, environment, report, Cache(cache), socket)
+        _build(options, environment, report, Cache(cache), daemon)
     except DockerfileError as wrong:
         report.write(f"{wrong}\n")
         return 1
@@ -94,7 +96,7 @@ def run(
 
 
 def _build(
-    options: Options, environment: Mapping[str, str], report: Report, cache: Cache, socket: str
+    options: Options, environment: Mapping[str, str], report: Report, cache: Cache, daemon: str
 ) -> None:
     volumes = arguments.volumes(environment)
     is_job = _JOB in environment or nesting.read() is not None
@@ -123,7 +125,7 @@ def _build(
         )
         has_made = False
         try:
-            if not _built_by_daemon(order, environment, socket):
+            if not _built_by_daemon(order, environment, daemon):
                 has_made = _build_here(order, cache)
         except StepFailed as failed:
             raise DockerfileError([_problem(failed, tree, report)]) from None
@@ -174,29 +176,55 @@ def _build_here(order: Order, cache: Cache) -> bool:
         return building.has_made
 
 
-def _built_by_daemon(order: Order, environment: Mapping[str, str], socket: str) -> bool:
+def _built_by_daemon(order: Order, environment: Mapping[str, str], daemon: str) -> bool:
     """Let the daemon of the machine build, where this build has one, and it can.
 
     Raises BuildFault.
     """
-    if not os.path.exists(socket):
+    if not os.path.exists(daemon):
         return False
     # Few builds have one, and what it imports takes a while.
     from neuro.builder.buildkit import driving, fitting
 
-    place = driving.Place(socket, *build_place.of_environment(environment))
+    place = driving.Place(daemon, *build_place.of_environment(environment))
     build = driving.Driving(place, order)
     try:
         build.fit()
         pushed = build.run()
     except fitting.Unfit as unfit:
         order.report.write(f"NOTE: The platform's own builder builds this: {unfit}.\n")
+        _close(daemon)
         return False
     if pushed is None:
         order.report.write(_NOT_PUSHED)
     else:
         _tell(order, pushed.digest, pushed.size)
     return True
+
+
+def _close(place: str) -> None:
+    """Have the way to the daemon closed for good. Raises BuildFault.
+
+    The commands of our own builder run beside it, and it is as good as root on the machine.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.connect(place)
+            connection.sendall(nesting.LAST_WORD)
+            while connection.recv(1 << 10):
+                pass
+    except ConnectionRefusedError:
+        return
+    except OSError:
+        pass  # whatever is wrong: nobody must get there now
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.connect(place)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return
+    raise BuildFault("The way to the daemon that builds cannot be closed.", "Build again.")
 
 
 def _tell(order: Order, digest: str, size: int) -> None:

@@ -17,7 +17,9 @@ from neuro.dockerfile.remote import (
     is_url,
     name_of,
     repository,
+    scheme,
     with_flags,
+    with_plain_scheme,
 )
 from neuro.dockerfile.scope import Expander
 from neuro.dockerfile.tree import Word
@@ -142,15 +144,23 @@ class CopyReader:
                     f"'{checksum}' is not a checksum.", word.at, "Write sha256: and 64 digits."
                 )
             try:
-                return steps.RemoteFile(path, name_of(path), checksum)
+                return steps.RemoteFile(with_plain_scheme(path), name_of(path), checksum)
             except InvalidRemote as wrong:
                 raise self._expander.fail(f"'{path}': {wrong}", word.at) from None
         if is_repository(path):
             assert self._add is not None
             try:
-                return with_flags(repository(path), checksum, self._add.keep_git_dir)
+                return with_flags(
+                    repository(with_plain_scheme(path)), checksum, self._add.keep_git_dir
+                )
             except InvalidRemote as wrong:
                 raise self._expander.fail(f"'{path}': {wrong}", word.at) from None
+        if self._add and scheme(path):
+            raise self._expander.fail(
+                f"ADD cannot take '{path}'.",
+                word.at,
+                "ADD takes http://, https://, git:// and ssh://.",
+            )
         return self._files(path, word)
 
     def _files(self, path: str, word: Word) -> steps.Files:

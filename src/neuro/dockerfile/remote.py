@@ -10,6 +10,7 @@ import msgspec
 from neuro.dockerfile.steps import GitTree
 from neuro.dockerfile.values import boolean
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SSH = re.compile(r"[a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:[^?#]*")
 _TEXTS = ("ref", "tag", "branch", "subdir", "checksum", "commit", "mtime")
 _BOOLEANS = ("keep-git-dir", "submodules", "fetch-by-commit")
@@ -19,17 +20,32 @@ class InvalidRemote(ValueError):
     """A URL of a repository that says something impossible."""
 
 
+def scheme(text: str) -> str:
+    """The scheme of a source, in lower case; empty for a path.
+
+    >>> scheme("HTTP://example.com/a"), scheme("a/b")
+    ('http', '')
+    """
+    found = _SCHEME.match(text)
+    return found[1].lower() if found else ""
+
+
+def with_plain_scheme(text: str) -> str:
+    """A URL whose scheme is in lower case: other programs compare it so."""
+    return scheme(text) + text[len(scheme(text)) :]
+
+
 def is_url(text: str) -> bool:
     """Whether a source is a file behind a URL."""
-    return text.startswith(("http://", "https://")) and not is_repository(text)
+    return scheme(text) in ("http", "https") and not is_repository(text)
 
 
 def is_repository(text: str) -> bool:
     """Whether a source is a repository: by its scheme, or by ``.git`` at its end."""
     place = re.split(r"[?#]", text, maxsplit=1)[0]
-    if text.startswith(("http://", "https://")):
+    if scheme(text) in ("http", "https"):
         return place.endswith(".git") and "/" in place.partition("://")[2]
-    return text.startswith(("git://", "ssh://")) or _SSH.match(text) is not None
+    return scheme(text) in ("git", "ssh") or _SSH.match(text) is not None
 
 
 def name_of(url: str) -> str:

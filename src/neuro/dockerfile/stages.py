@@ -10,6 +10,7 @@ from neuro.dockerfile.platforms import Platform, parse_platform
 from neuro.dockerfile.scope import Abandoned, Expander
 from neuro.dockerfile.steps import BaseImage
 from neuro.dockerfile.tree import Copy, Dockerfile, Instruction, Run, Stage
+from neuro.dockerfile.values import go_integer
 from neuro.domain.errors import InvalidInput
 from neuro.domain.images import check_image, with_tag
 from neuro.domain.problems import Position, closest
@@ -87,8 +88,9 @@ class StageGraph:
         found = self.find(name)
         if found is not None:
             return found
-        if numbers and name.isascii() and name.isdigit():
-            return int(name[:6])
+        number = go_integer(name) if numbers else None
+        if number is not None:
+            return number
         if name == SCRATCH:
             return None
         return self._image(name, at, self._platform)
@@ -114,9 +116,9 @@ class StageGraph:
         for instruction in place.instructions:
             for name, at, numbers in origins(instruction):
                 stage = self.find(name)
-                if stage is None and numbers and name.isascii() and name.isdigit():
-                    stage = int(name[:6])
-                if stage is not None and stage < len(self.places):
+                if stage is None and numbers:
+                    stage = go_integer(name)
+                if stage is not None and 0 <= stage < len(self.places):
                     found.append((stage, at))
         return found
 
@@ -137,7 +139,9 @@ class StageGraph:
                     word.at,
                     "Define a stage, FROM $NAME AS name, and write --from=name.",
                 )
-            elif word.text.isascii() and word.text.isdigit() and int(word.text[:6]) > last:
+                continue
+            number = go_integer(word.text)
+            if number is not None and not 0 <= number <= last:
                 self._expander.fail(
                     f"There is no stage number {word.text}.",
                     word.at,

@@ -21,6 +21,7 @@ _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(?:([kKmMgGtTpP])(?:i?[bB])?|[bB])?")
 _MOST_DIGITS = 19  # before the point; Python reads 4,300 at most
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_WHOLE = re.compile(r"([+-]?)0*([0-9]{1,19})")
 
 
 def duration(text: str) -> int | None:
@@ -72,6 +73,21 @@ def _decimal(amount: int, unit: int) -> str:
     whole, rest = divmod(amount, unit)
     digits = str(rest).zfill(len(str(unit)) - 1).rstrip("0") if unit > 1 else ""
     return f"{whole}.{digits}" if digits else str(whole)
+
+
+def go_integer(text: str) -> int | None:
+    """A number as Go's ``strconv.Atoi`` reads it, zeros before it and a sign included.
+
+    None: that is not one, or does not fit into 64 bits.
+
+    >>> go_integer("0000001"), go_integer("+1"), go_integer("1_0"), go_integer(str(2**63))
+    (1, 1, None, None)
+    """
+    found = _WHOLE.fullmatch(text)
+    if found is None:
+        return None
+    number = int(found[1] + found[2])
+    return number if -_LONGEST - 1 <= number <= _LONGEST else None
 
 
 def boolean(text: str) -> bool | None:

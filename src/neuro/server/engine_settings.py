@@ -37,6 +37,7 @@ def engine_settings(settings: Settings) -> dict[str, EngineSettings]:
         raise Misplaced(("engine",), f"engine is '{settings.engine}': it must be one of {known}")
     tables = {DEFAULT_ENGINE: {}, settings.engine: {}, **settings.engines}
     made = {name: _settings_of(settings, name, table) for name, table in tables.items()}
+    _check_builders(made)
     sharing = [
         name
         for name, one in made.items()
@@ -52,6 +53,20 @@ def engine_settings(settings: Settings) -> dict[str, EngineSettings]:
                 " memory",
             )
     return made
+
+
+def _check_builders(made: Mapping[str, EngineSettings]) -> None:
+    """Raise Misplaced for a daemon that builds where networks are closed to jobs."""
+    # Of these two kinds alone; neither has to be loaded for that.
+    closed = [name for name, one in made.items() if not getattr(one, "private_networks", True)]
+    for name, one in made.items():
+        if closed and getattr(one, "builder", "") == "buildkit":
+            raise Misplaced(
+                ("engines", name, "builder"),
+                f"engine '{name}': builder is \"buildkit\", whose commands reach private networks,"
+                f" and these are closed to jobs of the engine '{closed[0]}' ([network] private ="
+                " false): leave builder out, or open the networks",
+            )
 
 
 def listed(names: Sequence[str]) -> str:

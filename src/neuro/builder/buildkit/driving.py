@@ -89,11 +89,17 @@ class Driving:
         fitting.check_arguments(self._options.arguments)
         found = order.bases.found
         fitting.check(order.plan, found, [one.path for one in order.volumes])
+        names = {image.reference: base.reference for image, base in found.items()}
+        names |= {one: _reference(one) for one in self._options.destinations}
+        fitting.check_registries(
+            {name: self._credentials.located(one).registry for name, one in names.items() if one},
+            self._own_registries,
+        )
 
         def named(image: BaseImage) -> str:
             return self._name(found[image])
 
-        self._text = rewritten(order.tree, order.plan.bases, named, found)
+        self._text = rewritten(order.tree, order.plan.bases, named, order.bases.images)
         try:
             version = self._daemon.version()
         except OSError as error:
@@ -110,6 +116,12 @@ class Driving:
         assert base.reference is not None
         there = self._at_daemon(self._credentials.located(base.reference))
         return str(replace(there, tag="", digest=base.digest))
+
+    @property
+    def _own_registries(self) -> set[str]:
+        """By which hosts the platform's registry is known here, and to the daemon."""
+        own = self._options.own
+        return {self._place.registry, *(own[:1] if own is not None else ())}
 
     def _at_daemon(self, reference: Reference) -> Reference:
         own = self._options.own

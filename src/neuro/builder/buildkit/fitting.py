@@ -36,6 +36,21 @@ def check(plan: Plan, bases: Mapping[BaseImage, Base], volumes: Collection[str])
         raise Unfit(reason)
 
 
+def check_registries(registries: Mapping[str, str], own: Collection[str]) -> None:
+    """Raise Unfit for images of other registries than the platform's, of the hosts ``own``.
+
+    ``registries`` are the hosts that answer for each image. A registry says where the daemon goes
+    next, to sign in and for each layer, and that one goes from where this machine's own services
+    answer.
+    """
+    for image, host in registries.items():
+        if host not in own:
+            raise Unfit(
+                f"{image} is in another registry than the platform's, which could send the daemon"
+                " anywhere in the machine's network"
+            )
+
+
 def has_heredocs(tree: Dockerfile) -> bool:
     """Whether an instruction has a here-document."""
     every = [one for stage in tree.stages for one in stage.instructions]

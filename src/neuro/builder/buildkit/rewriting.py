@@ -1,19 +1,25 @@
 """The Dockerfile that the daemon gets: the person's own, with other names for images.
 
 Every image that the build needs is named by its digest, at the registry's host as the daemon knows
-it: so it is the very image that its registry gave to whoever builds. Lines stay where they are.
-Directives go: one could have the daemon load another program that reads the file.
+it: so it is the very image that its registry gave to whoever builds. Lines stay where they are, and
+of stages that nobody needs nothing but the name stays. Directives go: one could have the daemon
+load another program that reads the file.
+
+The result is read again, and every name of an image in it must be one that was put there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from neuro.builder.buildkit import pinning
 from neuro.builder.buildkit.fitting import Unfit
+from neuro.dockerfile.image import Image
 from neuro.dockerfile.lines import DEFAULT_ESCAPE, SPACES
 from neuro.dockerfile.stages import SCRATCH
 from neuro.dockerfile.steps import BaseImage
 from neuro.dockerfile.tree import Copy, Dockerfile, Run, Stage
+from neuro.dockerfile.values import go_integer
 from neuro.domain.images import with_tag
 from neuro.domain.problems import Position
 
@@ -25,7 +31,7 @@ def rewritten(
     tree: Dockerfile,
     bases: Mapping[int, int | BaseImage | None],
     named: Callable[[BaseImage], str],
-    images: Mapping[BaseImage, object],
+    images: Mapping[BaseImage, Image],
 ) -> str:
     """The text for the daemon. Raises Unfit.
 
@@ -41,29 +47,45 @@ def rewritten(
         pieces += [text[at:start], new]
         at = start + len(was)
     pieces.append(text[at:])
-    return _without_directives("".join(pieces), tree.escape)
+    made = _without_directives("".join(pieces), tree.escape)
+    begins = {}
+    for stage in tree.stages:
+        base = bases.get(stage.index)
+        begins[stage.index] = named(base) if isinstance(base, BaseImage) else _own(tree, base)
+    pinned = {named(image) for image in images}
+    triggers = [
+        trigger
+        for base in bases.values()
+        if isinstance(base, BaseImage)
+        for trigger in images[base].config.on_build or ()
+    ]
+    pinning.check(made, begins, bases, pinned, triggers)
+    return made
+
+
+def _own(tree: Dockerfile, base: int | None) -> str:
+    return SCRATCH if base is None else tree.stages[base].name
 
 
 def _changes(
     tree: Dockerfile,
     bases: Mapping[int, int | BaseImage | None],
     named: Callable[[BaseImage], str],
-    images: Mapping[BaseImage, object],
+    images: Mapping[BaseImage, Image],
 ) -> Iterator[_Change]:
     by_name = {image.reference: image for image in images}
     for stage in tree.stages:
         word = stage.begin.base
         start = _index(word.at)
         if stage.index not in bases:
-            # Nobody asks for it, and its base was not asked for either.
-            yield start, word.text, SCRATCH
+            # Nobody asks for it, its base was not asked for either, and nobody has looked at it.
+            yield _emptied(tree, stage)
             continue
         base = bases[stage.index]
-        if isinstance(base, BaseImage):
-            yield start, word.text, named(base)
+        yield start, word.text, named(base) if isinstance(base, BaseImage) else _own(tree, base)
         for name, begins, is_flag in _taken(stage):
             image = by_name.get(with_tag(name))
-            if image is None or _is_stage(name, tree):
+            if image is None or _is_stage(name, tree, numbers=is_flag):
                 continue
             shown = f"{_FLAG}{name}" if is_flag else f"from={name}"
             found = tree.source.text.find(shown, begins)
@@ -71,6 +93,20 @@ def _changes(
             if found < 0 or 0 <= line_end < found:
                 raise Unfit(f"the name of the image {name} is not written in one piece")
             yield found, shown, shown.removesuffix(name) + named(image)
+
+
+def _emptied(tree: Dockerfile, stage: Stage) -> _Change:
+    """The stage without anything in it, in as many lines."""
+    text = tree.source.text
+    start = _line_start(text, stage)
+    behind = tree.stages[stage.index + 1 : stage.index + 2]
+    was = text[start : _line_start(text, behind[0]) if behind else len(text)]
+    name = f" AS {stage.begin.name.text}" if stage.begin.name else ""
+    return start, was, f"FROM {SCRATCH}{name}" + "\n" * was.count("\n")
+
+
+def _line_start(text: str, stage: Stage) -> int:
+    return text.rfind("\n", 0, _index(stage.begin.at)) + 1
 
 
 def _taken(stage: Stage) -> Iterator[tuple[str, int, bool]]:
@@ -84,8 +120,9 @@ def _taken(stage: Stage) -> Iterator[tuple[str, int, bool]]:
                     yield mount.origin, _index(mount.at), False
 
 
-def _is_stage(name: str, tree: Dockerfile) -> bool:
-    return name == SCRATCH or name.isdigit() or any(it.name == name.lower() for it in tree.stages)
+def _is_stage(name: str, tree: Dockerfile, *, numbers: bool) -> bool:
+    is_number = numbers and go_integer(name) is not None
+    return name == SCRATCH or is_number or any(it.name == name.lower() for it in tree.stages)
 
 
 def _index(at: Position) -> int:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 PLACE = "/run/nesting"
 CACHE = "/cache"  # as in ``domain.images``, which would cost every job memory
 DAEMON = f"{PLACE}/daemon"
+# Who says this first on a connection to ``DAEMON`` closes it for good. No request begins so.
+LAST_WORD = b"NO MORE\n"
 _ONE = struct.Struct("=B")
 
 

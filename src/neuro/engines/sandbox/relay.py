@@ -1,7 +1,9 @@
 """Connections of a run to a socket of this machine: what one says, the other one is told.
 
 A run that builds images by a daemon of containers reaches that one so. The daemon's own socket
-belongs to root of this machine, which nobody in a run is.
+belongs to root of this machine, which nobody in a run is. A run that needs it no more says
+``LAST_WORD`` on a connection of its own, before it lets anybody else do something: from then on
+nobody gets there.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from functools import partial
 
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.loop import READ, WRITE, Loop
+from neuro.engines.sandbox.nesting import LAST_WORD
 
 _PIECE = 1 << 16
 _MOST = 1 << 18  # bytes that one side may be behind the other
@@ -29,6 +32,7 @@ class Relay:
         self._loop = loop
         self._target = target
         self._pairs: set[_Pair] = set()
+        self._refused: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._listener.bind(place)
@@ -41,11 +45,15 @@ class Relay:
         loop.accept(self._listener, self._accept)
 
     def close(self) -> None:
-        """Cut all connections, and take no more."""
+        """Cut all connections, and take no more. It may be closed again."""
+        if self._listener.fileno() < 0:
+            return
         self._loop.forget(self._listener.fileno())
         self._listener.close()
         for pair in list(self._pairs):
             pair.close()
+        for connection in list(self._refused):
+            self._drop(connection)
 
     def _accept(self, connection: socket.socket) -> None:
         other = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -56,9 +64,36 @@ class Relay:
             other.connect(self._target)
         except OSError:  # the daemon is away, or has too many to hear already
             other.close()
+            self._refuse(connection)
+            return
+        self._pairs.add(_Pair(self._loop, connection, other, self._pairs.discard, self.close))
+
+    def _refuse(self, connection: socket.socket) -> None:
+        """End a connection when it has said something: that may be the last word."""
+        if len(self._refused) >= _MOST_CONNECTIONS:
             connection.close()
             return
-        self._pairs.add(_Pair(self._loop, connection, other, self._pairs.discard))
+        connection.setblocking(False)
+        self._refused.add(connection)
+
+        def ready(_: int) -> None:
+            try:
+                said = connection.recv(len(LAST_WORD))
+            except BlockingIOError:
+                return
+            except OSError:
+                said = b""
+            if said == LAST_WORD:
+                self.close()
+            else:
+                self._drop(connection)
+
+        self._loop.watch(connection.fileno(), READ, ready)
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._refused.discard(connection)
+        self._loop.forget(connection.fileno())
+        connection.close()
 
 
 class _Pair:
@@ -70,12 +105,17 @@ class _Pair:
         one: socket.socket,
         other: socket.socket,
         closed: Callable[[_Pair], None],
+        last: Callable[[], None],
     ) -> None:
+        """``one`` is the run's; ``last`` is called when it says the last word."""
         self._loop = loop
         self._sockets = (one, other)
         self._pending = [b"", b""]  # for each of them
         self._over = [False, False]  # whether each says no more
         self._closed = closed
+        self._last = last
+        self._said = b""  # by the run, as long as it may be the last word
+        self._is_request = False
         for connection in self._sockets:
             connection.setblocking(False)
         self._watch()
@@ -108,6 +148,9 @@ class _Pair:
         except OSError:
             self.close()
             return
+        if self._said == LAST_WORD:
+            self._last()
+            return
         if any(over and not self._pending[1 - one] for one, over in enumerate(self._over)):
             self.close()
         else:
@@ -125,7 +168,18 @@ class _Pair:
     def _read(self, side: int, *, to_end: bool) -> None:
         while True:
             piece = self._sockets[side].recv(_PIECE)
-            self._pending[1 - side] += piece
+            self._pending[1 - side] += self._passed(piece) if side == 0 else piece
             self._over[side] = not piece
             if not piece or not to_end:
                 return
+
+    def _passed(self, piece: bytes) -> bytes:
+        """What of a piece of the run's goes on: nothing as long as it may be the last word."""
+        if self._is_request:
+            return piece
+        self._said += piece
+        if piece and LAST_WORD.startswith(self._said):
+            return b""
+        self._is_request = True
+        said, self._said = self._said, b""
+        return said
