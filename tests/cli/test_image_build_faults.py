@@ -91,7 +91,7 @@ def kills_server(home: Home) -> None:
 def test_a_line_that_only_the_builder_can_know_to_be_wrong_is_told(home: Home) -> None:
     write(home, "FROM host\n# comment\nRUN true\nCOPY \\\n  no/such /x\n")
 
-    done = home.run("image", "build", "-t", "made:v1", "context")
+    done = home.run("image", "build", "-t", "made:v1", "-F", "context")
 
     assert done.returncode == 1
     assert "There is no 'no/such'.\n  in \"Dockerfile\", line 4" in done.stdout
@@ -101,7 +101,7 @@ def test_a_line_that_only_the_builder_can_know_to_be_wrong_is_told(home: Home) -
 def test_a_build_without_enough_memory_says_so(home: Home) -> None:
     write(home, "FROM host\nRUN python3 -c 'x = b\"x\" * (900 << 20); print(len(x))'\n")
 
-    done = home.run("image", "build", "-t", "made:v1", "-s", "tight", "context")
+    done = home.run("image", "build", "-t", "made:v1", "-F", "-s", "tight", "context")
 
     assert done.returncode != 0
     assert "failed (OOMKilled): the memory limit was reached" in done.stderr
@@ -113,7 +113,7 @@ def test_a_build_without_enough_memory_says_so(home: Home) -> None:
 def test_a_build_without_enough_disk_says_so(home: Home) -> None:
     write(home, "FROM host\nRUN head -c 200M /dev/zero > /large && sleep 1000\n")
 
-    done = home.run("image", "build", "-t", "made:v1", "-s", "tight", "context")
+    done = home.run("image", "build", "-t", "made:v1", "-F", "-s", "tight", "context")
 
     assert done.returncode != 0
     assert "what the build added to its cache is more than the 50M" in done.stderr
