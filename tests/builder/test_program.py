@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from neuro.builder.copying import Copying
-from neuro.builder.program import DAEMON_KEY, DAEMON_REGISTRY, run
+from neuro.builder.program import run
+from neuro.docker import build_place
 from neuro.engines.images.reach import Reach, as_environment
 from tests.builder.registry import Place, place
 from tests.engines.relayed import relayed
@@ -416,7 +417,7 @@ def test_our_builder_builds_only_where_nobody_reaches_the_daemon(
     here: Place, tmp_path: Path
 ) -> None:
     (here.context / "a.txt").write_text("a")
-    env = {DAEMON_REGISTRY: here.host, DAEMON_KEY: "ada"}
+    env = build_place.as_environment(build_place.BuildPlace(here.host, "ada"))
     with (
         socket.socket(socket.AF_UNIX) as daemon,
         relayed(tmp_path, str(tmp_path / "target")) as relay,
@@ -435,7 +436,7 @@ def test_our_builder_builds_only_where_nobody_reaches_the_daemon(
 
 
 def test_where_somebody_could_reach_it_nothing_is_built(here: Place, tmp_path: Path) -> None:
-    env = {DAEMON_REGISTRY: here.host, DAEMON_KEY: "ada"}
+    env = build_place.as_environment(build_place.BuildPlace(here.host, "ada"))
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(tmp_path / "target"))
         daemon.listen()
