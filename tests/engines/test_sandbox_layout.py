@@ -14,7 +14,6 @@ import pytest
 
 from neuro.engines.sandbox import layout, mounts
 from neuro.engines.sandbox.ending import Ending, ExitRecord
-from neuro.engines.sandbox.identities import Block
 from tests.disks import fill
 
 
@@ -139,6 +138,6 @@ def test_a_file_of_a_run_is_whole_or_an_error(path: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            mounts.own_file(path, b"x" * 8192, 0o600, Block(-1))
+            mounts.write_file(path, b"x" * 8192, 0o600)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
