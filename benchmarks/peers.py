@@ -33,7 +33,7 @@ def reference_client(running: ServerProcess) -> Iterator[Callable[..., None]]:
 @contextlib.contextmanager
 def reference_flow(running: ServerProcess) -> Iterator[Callable[..., None]]:
     """A function that runs one ``neuro-flow`` command of the original in the folder ``cwd``."""
-    commands = install(VERSION, with_flow=True) / "bin"
+    commands = install(VERSION) / "bin"
     with tempfile.TemporaryDirectory() as home:
         # It calls `neuro`, which must be the one beside it.
         env = {**os.environ, "HOME": home, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
