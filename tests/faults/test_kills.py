@@ -16,7 +16,7 @@ from tests.faults import many
 from tests.faults.project import Project, check_history
 from tests.server_process import SETTINGS, running_server
 
-KILLS = int(os.environ.get("NEURO_TEST_KILLS", "50"))
+KILLS = int(os.environ.get("NEURO_TEST_KILLS", "20"))
 # What was killed on purpose need not be waited for.
 HASTY = f"""{SETTINGS}
 [bakes]
