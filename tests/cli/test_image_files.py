@@ -17,6 +17,7 @@ import pytest
 from neuro.client import Client, run
 from neuro.client.image_files import pulling, reading
 from neuro.client.image_files.progress import Silent
+from neuro.client.messages import done
 from neuro.client.transport import Request, Response, ServerUnreachable
 from neuro.domain.errors import InvalidInput
 from neuro.domain.images import OwnImage
@@ -107,6 +108,8 @@ class Breaking:
         self.url = inner.url
         self.ranges: list[str] = []
         self.sent = 0
+        self.is_slow = False  # what a lost connection brought comes after all
+        self._late = b""
 
     def send(self, request: Request) -> AbstractAsyncContextManager[Response]:
         return self._send(request)
@@ -122,6 +125,12 @@ class Breaking:
             )
         self.ranges += [request.headers["Range"]] if "Range" in request.headers else []
         async with self.inner.send(request) as response:
+            if request.method == "GET" and "/uploads/" in request.path and self._late:
+                kind, late, self._late = "application/octet-stream", self._late, b""
+                more = Request(
+                    method="PATCH", path=request.path, headers={"Content-Type": kind}, body=late
+                )
+                await done(self.inner, more)
             yield _BrokenResponse(response, self) if "/blobs/sha256" in request.path else response
 
     def _broken(self, body: Iterator[bytes]) -> Iterator[bytes]:
@@ -130,6 +139,7 @@ class Breaking:
             self.sent += len(piece)
             yield piece
             if count << 20 >= limit:
+                self._late = next(body, b"") if self.is_slow else b""
                 raise ServerUnreachable("The connection to the server was lost.")
 
     async def sleep(self, seconds: float) -> None:
@@ -156,13 +166,14 @@ class _BrokenResponse:
         return getattr(self._inner, name)
 
 
+@pytest.mark.parametrize("is_slow", [False, True])
 def test_a_broken_push_goes_on_where_it_was(
-    client: Client, fresh: bytes, tmp_path: Path, person: Home
+    client: Client, fresh: bytes, tmp_path: Path, person: Home, is_slow: bool
 ) -> None:
     save(tmp_path / "image.tar", [fresh])
     images, told = client.images, Told()
     breaking = Breaking(client.transport, [1 << 40, 1 << 20, 1 << 20])  # the config comes first
-    images._transport = breaking
+    images._transport, breaking.is_slow = breaking, is_slow
 
     # One after the other, so that it is the layer which breaks.
     breaking.gather = _in_turn  # type: ignore[method-assign, assignment]
@@ -185,6 +196,7 @@ def test_a_broken_pull_goes_on_where_it_was(client: Client, fresh: bytes, tmp_pa
     image = images.image("trainer:v1")
     run(images.push_file(tmp_path / "image.tar", image))
     images._transport = breaking = Breaking(client.transport, [1 << 40, 1 << 20, 1 << 20])
+    breaking.gather = _in_turn  # type: ignore[method-assign, assignment]
 
     run(images.pull_file(image, tmp_path / "pulled.tar"))
 

@@ -24,6 +24,7 @@ MODULES = (
     "neuro.server.http.routes",
     "neuro.server.access.tokens",
     "neuro.server.access.grants",
+    "neuro.server.access.scopes",
     "neuro.server.access.routes",
     "neuro.server.access.permission_routes",
     "neuro.server.access.service_accounts",

@@ -50,13 +50,16 @@ class Registry:
                     file.seek(at)
                     body = _pieces(file, part.size - at, at, moved)
                     headers = {"Content-Type": "application/octet-stream"}
+                    if at:
+                        # Or what a lost connection still brings would come in between.
+                        headers["Content-Range"] = f"{at}-{part.size - 1}"
                     await done(
                         self._transport,
                         Request(method="PATCH", path=place, body=body, headers=headers),
                     )
                 at = part.size
-            except Unavailable as error:
-                if error.from_server and error.retry_after is None:
+            except PlatformError as error:
+                if not _goes_on(error):
                     raise
                 await self._transport.sleep(error.retry_after or _PAUSE_SECONDS)
                 before = at
@@ -151,6 +154,14 @@ class Registry:
         if location.startswith(f"{self._top}/"):
             return location
         raise PlatformError(f"The registry sends an upload to another server: {location[:200]}")
+
+
+def _goes_on(error: PlatformError) -> bool:
+    """Whether an upload may go on where it is now, after this."""
+    if isinstance(error, Unavailable):
+        return not error.from_server or error.retry_after is not None
+    # Another request brings a part still, or has brought more since we asked: a lost one of ours.
+    return error.from_server and error.status in (409, 416)
 
 
 def _pieces(file: IO[bytes], left: int, at: int, moved: Moved) -> Iterator[bytes]:
