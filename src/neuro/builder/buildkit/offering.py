@@ -40,7 +40,7 @@ def methods(
 
     def credentials(metadata: Metadata) -> Exchange:
         def answer(request: bytes) -> bytes:
-            known = password(_text(request, 1))
+            known = password(protobuf.Message(request).text(1))
             if known is None:
                 return b""
             return protobuf.field(1, known.user) + protobuf.field(2, known.password)
@@ -49,7 +49,7 @@ def methods(
 
     def secrets(metadata: Metadata) -> Exchange:
         def answer(request: bytes) -> bytes:
-            name = _text(request, 1)
+            name = protobuf.Message(request).text(1)
             try:
                 content = secret(name)
             except BuildFault as fault:
@@ -85,8 +85,3 @@ def _files(metadata: Mapping[str, object], dockerfile: str, context: Context) ->
     if name == "context":
         return OfContext(Context.again(context))
     raise NotFound(f"There is no folder '{name}'.")
-
-
-def _text(message: bytes, number: int) -> str:
-    found = [value for name, value in protobuf.fields(message) if name == number]
-    return protobuf.text(found[-1]) if found else ""

@@ -60,9 +60,36 @@ def fields(message: bytes) -> Iterator[tuple[int, Value]]:
         at += size
 
 
-def text(value: Value) -> str:
-    """A field that holds text."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+class Message:
+    """The fields of a message by their numbers; of several of one number, the last counts.
+
+    What is of another kind than is asked for is not there. Raises ValueError for what is not one.
+
+    >>> message = Message(field(1, "hi") + field(2, 300))
+    >>> message.text(1), message.number(2), message.number(3)
+    ('hi', 300, 0)
+    """
+
+    def __init__(self, message: bytes) -> None:
+        self._numbers: dict[int, int] = {}
+        self._bytes: dict[int, bytes] = {}
+        for name, value in fields(message):
+            if isinstance(value, int):
+                self._numbers[name] = value
+            else:
+                self._bytes[name] = value
+
+    def __contains__(self, name: int) -> bool:
+        return name in self._numbers or name in self._bytes
+
+    def number(self, name: int, default: int = 0) -> int:
+        return self._numbers.get(name, default)
+
+    def data(self, name: int) -> bytes:
+        return self._bytes.get(name, b"")
+
+    def text(self, name: int) -> str:
+        return self.data(name).decode("utf-8", "replace")
 
 
 def _varint(number: int) -> bytes:

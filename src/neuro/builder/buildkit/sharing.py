@@ -131,21 +131,14 @@ class Sharing:
 
     def take(self, message: bytes) -> None:
         """See Exchange."""
-        kind = number = 0
-        said = b""
-        for name, value in protobuf.fields(message):
-            if name == 1 and isinstance(value, int):
-                kind = value
-            elif name == 3 and isinstance(value, int):
-                number = value
-            elif name == 4 and isinstance(value, bytes):
-                said = value
+        packet = protobuf.Message(message)
+        kind = packet.number(1)
         if kind == _REQUEST:
-            self._wanted.append(number)
+            self._wanted.append(packet.number(3))
         elif kind == _END:
             self._ends = True
         elif kind == _ERROR:
-            raise CallRefused(protobuf.text(said))
+            raise CallRefused(packet.text(4))
 
     def give(self) -> bytes | None:
         """See Exchange."""

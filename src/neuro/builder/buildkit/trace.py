@@ -23,14 +23,14 @@ class Failure:
     output: tuple[str, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Vertex:
-    digest: bytes = b""
-    name: str = ""
-    is_cached: bool = False
-    is_begun: bool = False
-    is_done: bool = False
-    error: str = ""
+    digest: bytes
+    name: str
+    is_cached: bool
+    is_begun: bool
+    is_done: bool
+    error: str
 
 
 class Trace:
@@ -80,16 +80,9 @@ class Trace:
 
     def _status(self, message: bytes) -> None:
         """How much there is of one of the things that a step fetches, such as a layer."""
-        one, digest, here, size = b"", b"", 0, 0
-        for name, value in protobuf.fields(message):
-            if name == 1 and isinstance(value, bytes):
-                one = value
-            elif name == 2 and isinstance(value, bytes):
-                digest = value
-            elif name == 4 and isinstance(value, int):
-                here = value
-            elif name == 5 and isinstance(value, int):
-                size = value
+        told = protobuf.Message(message)
+        one, digest = told.data(1), told.data(2)
+        here, size = told.number(4), told.number(5)
         task = self._tasks.get(digest)
         known = self._fetched.setdefault(digest, {}) if task is not None else {}
         if task is None or size <= 0 or digest in self._over or len(known) >= _MOST:
@@ -99,32 +92,19 @@ class Trace:
         task.share(min(share, _ALMOST))
 
     def _log(self, message: bytes) -> None:
-        digest, stream, piece = b"", 1, b""
-        for name, value in protobuf.fields(message):
-            if name == 1 and isinstance(value, bytes):
-                digest = value
-            elif name == 3 and isinstance(value, int):
-                stream = value
-            elif name == 4 and isinstance(value, bytes):
-                piece = value
-        task = self._tasks.get(digest)
+        told = protobuf.Message(message)
+        task = self._tasks.get(told.data(1))
         if task is not None:
-            task.output(stream, piece)
+            task.output(told.number(3, 1), told.data(4))
 
 
 def _vertex(message: bytes) -> _Vertex:
-    found = _Vertex()
-    for name, value in protobuf.fields(message):
-        if name == 1 and isinstance(value, bytes):
-            found.digest = value
-        elif name == 3:
-            found.name = protobuf.text(value)
-        elif name == 4:
-            found.is_cached = bool(value)
-        elif name == 5:
-            found.is_begun = True
-        elif name == 6:
-            found.is_done = True
-        elif name == 7:
-            found.error = protobuf.text(value)
-    return found
+    told = protobuf.Message(message)
+    return _Vertex(
+        digest=told.data(1),
+        name=told.text(3),
+        is_cached=told.number(4) != 0,
+        is_begun=5 in told,
+        is_done=6 in told,
+        error=told.text(7),
+    )
