@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from neuro.docker.asking import LIBPOD, Asker, read
+
+T = TypeVar("T")
 
 SILENCE = 600.0  # seconds that a daemon may say nothing while it pulls or pushes
 FULL = "no space left on device"
@@ -117,11 +119,22 @@ class Images(Asker):
         if credentials is not None:
             text = json.dumps(credentials).encode()
             headers["X-Registry-Auth"] = base64.urlsafe_b64encode(text).decode()
+        yield from self._told(Step, path, query, headers, seconds)
+
+    def _told(
+        self,
+        kind: type[T],
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> Generator[T, None, None]:
+        """What the daemon tells of some work as it goes on, which ends when nobody reads it."""
         connection, answer = self._ask("POST", path, query, None, headers, seconds)
         try:
             while line := read(answer.readline):
                 if line.strip():
-                    yield msgspec.json.decode(line, type=Step)
+                    yield msgspec.json.decode(line, type=kind)
         finally:
             connection.close()
 

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 
 import msgspec
 
-from neuro.docker.asking import Refused, read
+from neuro.docker.asking import Refused
 from neuro.docker.images import Images
 
 _TRACE, _IMAGE = "moby.buildkit.trace", "moby.image.id"
@@ -46,13 +46,7 @@ class BuildingDaemon(Images):
 
     def build(self, query: Mapping[str, str]) -> Generator[Record, None, None]:
         """Build, and tell of it as it goes on. The build ends when nobody reads any more."""
-        connection, answer = self._ask("POST", "/build", query, None, {}, _LONGEST)
-        try:
-            while line := read(answer.readline):
-                if line.strip():
-                    yield msgspec.json.decode(line, type=Record)
-        finally:
-            connection.close()
+        return self._told(Record, "/build", query, {}, _LONGEST)
 
     def session(self, identity: str, methods: Sequence[str]) -> socket.socket:
         """A connection on which the daemon calls ``methods`` for a build of this session."""
