@@ -48,6 +48,7 @@ from neuro.server.registry.quotas import Quotas
 from neuro.server.registry.rules import matches
 from neuro.server.threads import Threads
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 log = structlog.get_logger("neuro.registry")
@@ -147,16 +148,10 @@ class Mirrors:
             raise _unknown(sentence)
 
     def _is_absent(self, key: tuple[str, str], sentence: str) -> None:
-        self._absent.pop(key, None)
-        self._absent[key] = time.monotonic(), sentence
-        if len(self._absent) > _MOST_KNOWN:
-            self._absent.popitem(last=False)
+        _remember(self._absent, key, (time.monotonic(), sentence))
 
     def _was_asked(self, key: tuple[str, str]) -> None:
-        self._asked.pop(key, None)
-        self._asked[key] = time.monotonic()
-        if len(self._asked) > _MOST_KNOWN:
-            self._asked.popitem(last=False)
+        _remember(self._asked, key, time.monotonic())
 
     async def _bring(self, mirror: Mirror, repository: Repository, reference: str) -> None:
         def find(connection: Connection) -> tuple[KeptManifest | None, bool]:
@@ -327,7 +322,7 @@ class Mirrors:
 
     def _upstream(self, mirror: Mirror, repository: Repository) -> Registry:
         """Whom to ask; it remembers its own short-lived token."""
-        found = self._upstreams.pop(repository.path, None)
+        found = self._upstreams.get(repository.path)
         if found is None:
             name = repository.path.partition("/")[2]
             if mirror.registry == DOCKER_HUB and "/" not in name:
@@ -339,9 +334,7 @@ class Mirrors:
                 Reach(insecure=plain, local=plain, closed=self._closed),
                 stop=self._stop,
             )
-        self._upstreams[repository.path] = found
-        if len(self._upstreams) > _MOST_KNOWN:
-            self._upstreams.popitem(last=False)
+        _remember(self._upstreams, repository.path, found)
         return found
 
     async def _ask(self, question: Callable[[], T]) -> T:
@@ -352,6 +345,14 @@ class Mirrors:
 
     def _quotas_of(self, repository: Repository) -> Quotas:
         return Quotas(self._mirrors[repository.owner].size)
+
+
+def _remember(known: OrderedDict[K, T], key: K, value: T) -> None:
+    """Have it stand last; what has stood the longest is let go where there are too many."""
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > _MOST_KNOWN:
+        known.popitem(last=False)
 
 
 def _is_away(fault: ImageFault) -> bool:

@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 
 from neuro.domain.errors import InvalidInput, NotAuthenticated, PlatformError
 from neuro.domain.permissions import Action
+from neuro.domain.uris import ResourceURI
 from neuro.server.access.proofs import BASIC, NOT_LOGGED_IN, TOKEN, challenge, token_shown
 from neuro.server.access.scopes import OutOfScope, Scope
 from neuro.server.http.bodies import read_json
@@ -84,17 +85,17 @@ def token_routes(tokens: Tokens, cluster: str) -> list[Routes]:
     async def post_token(call: Call) -> ScopedToken:
         """The same by a form of OAuth 2, in which the password or the refresh token is a token."""
         form = await read_json(call.request, _read_form, _MAX_FORM)
-        field = _GRANTS.get(form.get("grant_type", ""))
-        if field is None:
+        grant = form.get("grant_type", "")
+        if grant not in _GRANTS:
             raise InvalidInput(f"'grant_type' is one of {' and '.join(_GRANTS)}.")
-        if not form.get(field):
+        if not form.get(grant):
             raise NotAuthenticated(NOT_LOGGED_IN[BASIC])
-        return await made(form[field], [form.get("scope", "")])
+        return await made(form[grant], [form.get("scope", "")])
 
     return [by_header, by_form]
 
 
-_GRANTS = {"password": "password", "refresh_token": "refresh_token"}
+_GRANTS = ("password", "refresh_token")  # the names of the fields with the token, too
 
 
 def _read_form(body: bytes | bytearray) -> dict[str, str]:
@@ -125,22 +126,21 @@ def ask_for_token(request: web.Request, error: PlatformError) -> str:
 def _scope(request: web.Request) -> str:
     """Which scope a request needs. What it names may be anything, and is looked at."""
     route = route_of(request)
-    words = []
-    if request.path.endswith("/_catalog"):
-        words.append(token_scopes.listing())
+    wanted: dict[ResourceURI, Action] = {}
     name = _image(request.match_info.get("name", ""))
-    if name and route is not None and route.needs is not None:
+    if name is not None and route is not None and route.needs is not None:
         is_pull = route.needs.action is Action.READ
-        words.append(token_scopes.pulling(name) if is_pull else token_scopes.changing(name))
-    if source := _image(request.query.get("from", "")):
-        words.append(token_scopes.pulling(source))
-    # Three words of names that are short: never more than can be asked for.
-    return token_scopes.as_text(token_scopes.parse_scopes(words, SERVICE))
+        wanted[name] = Action.READ if is_pull else Action.WRITE
+    source = _image(request.query.get("from", ""))
+    if source is not None:
+        wanted.setdefault(source, Action.READ)
+    lists = request.path.endswith("/_catalog")
+    return token_scopes.as_text(Scope(tuple(wanted.items()), lists))
 
 
-def _image(name: str) -> str:
-    """What names an image as it is, and nothing for what does not."""
+def _image(name: str) -> ResourceURI | None:
+    """What names an image, None for what does not; of which cluster, no scope says."""
     try:
-        return parse_repository(name).path
+        return parse_repository(name).uri(SERVICE)
     except RegistryError:
-        return ""
+        return None

@@ -17,21 +17,6 @@ _CATALOG = "registry:catalog:*"
 _PULL, _ALL = "pull", "pull,push,delete"
 
 
-def pulling(repository: str) -> str:
-    """The scope that pulls of a repository ask for."""
-    return f"repository:{repository}:{_PULL}"
-
-
-def changing(repository: str) -> str:
-    """The scope that pushes and removals ask for."""
-    return f"repository:{repository}:{_ALL}"
-
-
-def listing() -> str:
-    """The scope that the list of all repositories asks for."""
-    return _CATALOG
-
-
 def parse_scopes(texts: Sequence[str], cluster: str) -> Scope:
     """What a client asks a token for; several scopes may come in one text.
 
