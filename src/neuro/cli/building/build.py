@@ -18,7 +18,7 @@ from neuro.domain.images import OwnImage
 from neuro.domain.jobs import Job, Reason
 
 # What to do about a build that its Dockerfile has not ended.
-_ENDED = {
+_ENDED: dict[str, str] = {
     Reason.NOT_FOUND: "Build it again: the steps that were done are kept.",
     Reason.LIFE_SPAN_ENDED: (
         f"A build may take {LIFE_SPAN}. Build it again: the steps that were done are kept."
@@ -138,9 +138,8 @@ def advise(context: Context, job: Job) -> None:
         reason = context.run(context.client.jobs.get(job.id)).history.reason
     except PlatformError:
         return  # the build's own end is what counts
-    for known, advice in _ENDED.items():
-        if reason == known:
-            context.out.say(advice)
+    if reason in _ENDED:
+        context.out.say(_ENDED[reason])
 
 
 def _kill(context: Context, job: Job) -> None:
