@@ -154,12 +154,13 @@ class _BrokenResponse:
         self._inner, self._transport = inner, transport
 
     async def chunks(self, size: int = 0) -> AsyncIterator[bytes]:
-        after, count = self._transport.after, 0
-        limit = after.pop(0) if after else 1 << 40
+        after = self._transport.after
+        left = after.pop(0) if after else 1 << 40
         async for chunk in self._inner.chunks():
-            yield chunk
-            count += len(chunk)
-            if count >= limit:
+            # It breaks at this byte, however much has arrived at once.
+            yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
                 raise ServerUnreachable("The connection to the server was lost.")
 
     def __getattr__(self, name: str) -> Any:
