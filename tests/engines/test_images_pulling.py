@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +281,29 @@ def test_a_download_that_is_cut_goes_on_where_it_was(
 
     ranges = [headers["Range"] for _, headers in registry.requests if "Range" in headers]
     assert ranges[:2] == ["bytes=50-", "bytes=100-"]
+
+
+@pytest.mark.parametrize("error", [OSError(113, "No route to host"), ssl.SSLError("bad record")])
+def test_a_download_goes_on_whatever_ended_its_connection(
+    registry: SmallRegistry,
+    host: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.cut_after = 50
+    read1, errors = HTTPResponse.read1, [error, error]
+
+    def breaking(self: HTTPResponse, size: int = -1) -> bytes:
+        if self.status == 206 and errors:
+            raise errors.pop()
+        return read1(self, size)
+
+    monkeypatch.setattr(HTTPResponse, "read1", breaking)
+    pull(store, f"{host}/x:v1").close()
+
+    assert not errors
 
 
 def test_a_download_that_is_always_cut_at_the_same_place_is_given_up(

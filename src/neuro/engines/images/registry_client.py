@@ -55,13 +55,18 @@ class Answer:
         self._response, self._closing = response, closing
 
     def read(self, most: int) -> bytes:
-        """Some of the body as it comes, nothing at its end. Raises OSError where it is cut.
+        """Some of the body as it comes, nothing at its end.
+
+        Raises ConnectionError where it is cut, and TimeoutError where nothing comes: also of errors
+        of TLS and of a network that is gone, which a caller would take for errors of a disk.
 
         Not ``read``, which takes all there is of a piece whose length is said to be negative.
         """
         try:
             return self._response.read1(most)
-        except (http.client.HTTPException, ValueError) as error:
+        except TimeoutError:
+            raise
+        except (http.client.HTTPException, ValueError, OSError) as error:
             raise ConnectionError("the connection was cut") from error
 
     def close(self) -> None:
