@@ -52,6 +52,25 @@ async def test_people_have_their_turns_one_after_the_other() -> None:
     assert order == ["alice", "bob", "carol", "alice", "alice"]
 
 
+async def test_work_of_two_people_waits_for_the_shorter_queue() -> None:
+    threads = Threads(2, 1, "tests")
+    go_on = threading.Event()
+    done: list[str] = []
+    with working_for("alice"):
+        threads.do(go_on.wait)
+        both = threads.do(lambda: done.append("both"))
+
+    with working_for("bob"):
+        for _ in range(2):
+            threads.join(both)
+        await both
+        threads.join(both)
+
+    go_on.set()
+    await threads.close()
+    assert done == ["both"]
+
+
 async def test_a_fault_is_told_and_the_thread_goes_on() -> None:
     threads = Threads(1, 1, "tests")
 

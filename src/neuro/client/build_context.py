@@ -18,6 +18,7 @@ from neuro.dockerfile.ignore import (
     names_of_ignore_file,
     read_patterns,
 )
+from neuro.domain.errors import InvalidInput
 
 Item = LocalFile | LocalFolder | Odd
 
@@ -46,14 +47,17 @@ def context_items(
     """The files and folders of a context, folders before what is in them.
 
     ``always`` are paths that the builder needs whatever the patterns say. Links are followed;
-    one that leads nowhere is left out. Raises StorageFault for a top that is no folder.
+    one that leads nowhere, or out of the context, is left out: a folder that somebody else made
+    must not bring a person's own files into an image. Raises StorageFault for a top that is no
+    folder, InvalidInput where a link among ``always`` leads out.
     """
-    walk = _Walk(IgnoreMatcher(patterns), frozenset(always))
+    walk = _Walk(IgnoreMatcher(patterns), frozenset(always), os.path.realpath(top))
     yield from walk.folder(top_of(top), TOP, ())
 
 
 class _Walk:
-    def __init__(self, matcher: IgnoreMatcher, always: frozenset[str]) -> None:
+    def __init__(self, matcher: IgnoreMatcher, always: frozenset[str], top: str) -> None:
+        self._top = top
         self._matcher = matcher
         self._always = always
         self._around = {f"{path}/" for path in always}
@@ -72,6 +76,8 @@ class _Walk:
             path = f"{place.relative}/{entry.name}" if place.relative else entry.name
             of_entry = self._matcher.verdict(path, verdict)
             found = look(entry, path, above)
+            if not isinstance(found, Odd) and entry.is_symlink() and self._leads_out(entry):
+                found = self._outside(entry, path)
             if isinstance(found, Below):
                 yield from self._below(found, of_entry, above)
             elif of_entry.ignored and path not in self._always:
@@ -80,6 +86,17 @@ class _Walk:
                 yield replace(found, special=True)
             else:
                 yield found
+
+    def _leads_out(self, entry: os.DirEntry[str]) -> bool:
+        return os.path.commonpath((self._top, os.path.realpath(entry.path))) != self._top
+
+    def _outside(self, entry: os.DirEntry[str], path: str) -> Odd:
+        if path in self._always:
+            raise InvalidInput(
+                f"'{path}' of the context is a link that leads out of it, and the build needs the"
+                " file: put the file itself there."
+            )
+        return Odd(entry.path, path, "the link leads out of the context")
 
     def _below(
         self, place: Below, verdict: Verdict, above: tuple[tuple[int, int], ...]
