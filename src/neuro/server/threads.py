@@ -8,9 +8,10 @@ waits for a few steps at most.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -34,6 +35,50 @@ def working_for(person: str) -> Iterator[None]:
 def person_at_work() -> str:
     """Whose turn the work is that is asked for here; empty where that is nobody's."""
     return _person.get()
+
+
+class FairExecutor(Executor):
+    """Threads for short work of which any may have all: people have their turns one by one.
+
+    Each person's work is done in the order in which it was asked for. Unlike ``Threads`` it may be
+    used by any thread and any event loop.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        # Whose turn is next comes first.
+        self._waiting: OrderedDict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = (
+            OrderedDict()
+        )
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Do it for the person of ``working_for``. Raises RuntimeError after ``shutdown``."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._threads.submit(self._do_next)
+            queue = self._waiting.setdefault(person_at_work(), deque())
+            queue.append((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def _do_next(self) -> None:
+        with self._lock:
+            person, queue = self._waiting.popitem(last=False)
+            future, work = queue.popleft()
+            if queue:
+                self._waiting[person] = queue  # at the end
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work, and wait for what was asked for; there is nothing to cancel."""
+        self._threads.shutdown(wait)
 
 
 class Threads:
