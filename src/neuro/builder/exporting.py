@@ -24,6 +24,7 @@ from neuro.domain.errors import InvalidInput
 from neuro.domain.printable import printable
 from neuro.engines.images import records
 from neuro.engines.images.composing import OCI_MANIFEST, Composed, digest_of
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import ImageFault, refused
 from neuro.engines.images.manifests import Descriptor
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
@@ -141,7 +142,11 @@ def _written(moment: float) -> str:
 
 
 class Exporter:
-    """Pushes what was built. ``scratch`` is a folder for what is on its way."""
+    """Pushes what was built. ``scratch`` is a folder for what is on its way.
+
+    ``own`` is the host of the platform's registry, and ``whole`` is for it as in ``Push``.
+    Registries are asked over ``connections``.
+    """
 
     def __init__(
         self,
@@ -149,7 +154,12 @@ class Exporter:
         reach: Reach,
         report: Report,
         scratch: str,
+        *,
+        own: str = "",
+        whole: bool = False,
+        connections: Connections | None = None,
     ) -> None:
+        self._own, self._whole, self._connections = own, whole, connections
         self._credentials = credentials
         self._reach = reach
         self._report = report
@@ -182,7 +192,8 @@ class Exporter:
         self, made: Composed, reference: Reference, base: Base | None, own: dict[str, Source]
     ) -> None:
         task = self._report.begin(f"pushing {reference}")
-        push = Push(self._registry(reference), reference, tell=task.share)
+        whole = self._whole and self._is_own(reference)
+        push = Push(self._registry(reference), reference, tell=task.share, whole=whole)
         try:
             push.run(made, {**self._of_base(base, reference), **own})
         except ImageFault as fault:
@@ -199,8 +210,16 @@ class Exporter:
         return {one.digest: OfRegistry(registry, one.digest, place) for one in base.manifest.layers}
 
     def _registry(self, reference: Reference) -> Registry:
-        passwords = self._credentials.of(reference.registry)
-        return Registry(self._credentials.located(reference), passwords, self._reach)
+        return Registry(
+            self._credentials.located(reference),
+            self._credentials.of(reference.registry),
+            self._reach,
+            own=self._is_own(reference),
+            connections=self._connections,
+        )
+
+    def _is_own(self, reference: Reference) -> bool:
+        return bool(self._own) and self._credentials.located(reference).registry == self._own
 
 
 def summary(digest: str, size: int, destinations: Sequence[str]) -> str:
