@@ -7,7 +7,7 @@ only asked for, and the same build makes the same image.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -45,11 +45,17 @@ _MIB = 1 << 20
 
 
 class OfLayer:
-    """The bytes of a layer, packed when they are asked for, in a file without a name."""
+    """The bytes of a layer, packed when they are asked for, in a file without a name.
+
+    ``before`` is called before one is packed that never was: it takes a while.
+    """
 
     place = ""
 
-    def __init__(self, layer: HeldLayer, folder: str) -> None:
+    def __init__(
+        self, layer: HeldLayer, folder: str, before: Callable[[], None] = lambda: None
+    ) -> None:
+        self._before = before
         self._layer = layer
         self._folder = folder
         self._file = -1
@@ -61,7 +67,11 @@ class OfLayer:
 
     def packed(self) -> Packed:
         """What the layer is as an archive. Raises ImageFault, OSError."""
-        return self._layer.packed() or self._pack()
+        known = self._layer.packed()
+        if known is None:
+            self._before()
+            known = self._pack()
+        return known
 
     def read(self, offset: int) -> Iterator[bytes]:
         """See ``pushing.Source``. Raises ImageFault where the archive is another by now."""
@@ -171,10 +181,10 @@ class Exporter:
         with ExitStack() as stack:
             sources: dict[str, Source] = {}
             layers: list[tuple[HeldLayer, Packed]] = []
-            task = self._report.begin("exporting layers")
+            task = self._report.begin("exporting layers", held=True)
             try:
                 for layer in tree.layers:
-                    source = OfLayer(layer, self._scratch)
+                    source = OfLayer(layer, self._scratch, self._report.flush)
                     stack.callback(source.close)
                     packed = source.packed()
                     layers.append((layer, packed))
@@ -183,7 +193,7 @@ class Exporter:
             except ImageFault as fault:
                 task.fail(fault.sentence)
                 raise BuildFault(fault.sentence) from None
-            task.end()
+            task.end(held=True)
             for reference in references:
                 self._push(made, reference, tree.base, sources)
         return made
@@ -199,7 +209,7 @@ class Exporter:
         except ImageFault as fault:
             task.fail(fault.sentence)
             raise BuildFault(fault.sentence) from None
-        task.end()
+        task.end(held=True)
 
     def _of_base(self, base: Base | None, target: Reference) -> dict[str, Source]:
         if base is None or base.manifest is None or base.reference is None:

@@ -93,6 +93,8 @@ def run(
         place = f" ({error.filename})" if error.filename else ""
         report.write(f"ERROR: {error.strerror or error}{place}.\n")
         return 1
+    finally:
+        report.flush()
     return 0
 
 
@@ -258,7 +260,7 @@ def _planned(
         except BuildFault as fault:
             task.fail(fault.sentence)
             raise _at_its_line(fault, image, tree) from None
-        task.end()
+        task.end(held=True)
 
     build = _platform("")
     while True:
