@@ -42,6 +42,11 @@ def test_what_is_its_own_only_the_platform_says() -> None:
     assert read([*words, "--no-push"], {}).own == ("here:1", "default", "ada")
 
 
+def test_what_the_registry_knows_is_said_by_a_word_alone() -> None:
+    assert read(["--whole-manifests", "--no-push"], {}).whole
+    assert not read(["--no-push"], {}).whole
+
+
 def test_secrets_are_files_or_variables() -> None:
     words = [
         "--secret=id=a",

@@ -67,6 +67,34 @@ def test_nothing_is_made_twice(here: Place) -> None:
     ]
 
 
+def test_the_platforms_registry_is_only_told_of_an_image_that_it_has(here: Place) -> None:
+    here.registry.knows_whole = here.registry.takes_small = True
+    text = "FROM BASE\nWORKDIR /w\n"
+    words = [f"--own-registry={here.host}/default/me", "--whole-manifests"]
+    here.build(text, *words)
+    here.registry.asked.clear()
+
+    code, said = here.build(text, *words)
+
+    assert (code, said.count("CACHED")) == (0, 1)
+    assert [one for one in here.registry.asked if "me/made" in one] == ["PUT me/made/manifests/v1"]
+
+
+@pytest.mark.parametrize("words", [["--whole-manifests"], ["--own-registry=HERE/default/me"]])
+def test_no_other_registry_is_believed_to_look_for_the_blobs_of_a_manifest(
+    here: Place, words: list[str]
+) -> None:
+    """One that does not know the word would keep an image without its layers."""
+    text = "FROM BASE\nWORKDIR /w\n"
+
+    code, said = here.build(text, *[word.replace("HERE", here.host) for word in words])
+
+    assert code == 0, said
+    made = [one for one in here.registry.asked if "me/made" in one]
+    assert made.index("PUT me/made/manifests/v1") == len(made) - 1
+    assert len(here.layers()) == 3
+
+
 def _layers_of(here: Place) -> set[str]:
     return {digest for digest, body in here.registry.blobs.items() if body.startswith(b"\x1f\x8b")}
 

@@ -15,6 +15,31 @@ def test_a_thread_that_cannot_be_started_is_told_as_such(
 ) -> None:
     (tmp_path / "context").mkdir()
     (tmp_path / "cache").mkdir()
+    _refuse(monkeypatch)
+
+    with (
+        pytest.raises(RuntimeError, match="can't start new thread"),
+        build("FROM scratch\nWORKDIR /a\n", tmp_path / "context", tmp_path / "cache"),
+    ):
+        pass
+
+
+def test_what_was_built_before_needs_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, cache, text = tmp_path / "context", tmp_path / "cache", "FROM scratch\nWORKDIR /a\n"
+    for folder in (context, cache):
+        folder.mkdir()
+    with build(text, context, cache):
+        pass
+    _refuse(monkeypatch)
+
+    with build(text, context, cache) as again:
+        assert "CACHED" in again.output
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no step have a thread."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -23,9 +48,3 @@ def test_a_thread_that_cannot_be_started_is_told_as_such(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-
-    with (
-        pytest.raises(RuntimeError, match="can't start new thread"),
-        build("FROM scratch\nWORKDIR /a\n", tmp_path / "context", tmp_path / "cache"),
-    ):
-        pass

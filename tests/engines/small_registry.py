@@ -47,6 +47,8 @@ class SmallRegistry:
 
     ``password`` is asked for by way of ``asks`` ("basic", "bearer"), of user "me". Each answer with
     a layer is cut after ``cut_after`` bytes. ``elsewhere`` is the address that blobs are at.
+    Where it ``keeps`` connections, set before it runs, each answers ``answers_each`` requests, if
+    that is a number: of the next one it hangs up. ``connections`` counts them.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,9 @@ class SmallRegistry:
         self.gives_all = False  # or says so when it is asked by HEAD
         self.hidden: set[str] = set()  # beginnings of paths: layers are given only there
         self.tokens_given = 0
+        self.keeps = False
+        self.answers_each: int | None = None
+        self.connections = 0
         self._manifests: dict[str, tuple[str, bytes]] = {}
         self.blobs: dict[str, bytes] = {}
         self.address = ""
@@ -210,14 +215,26 @@ def send(
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(body[:most])
-    request.close_connection = True
+    if most is not None or request.protocol_version == "HTTP/1.0":
+        request.close_connection = True
 
 
 def serving(registry: SmallRegistry, port: int = 0) -> ThreadingHTTPServer:
     """A server of the registry on the loopback, which is not started yet."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if registry.keeps else "HTTP/1.0"
+
+        def setup(self) -> None:
+            super().setup()
+            registry.connections += 1
+            self.answered = 0
+
         def do_GET(self) -> None:
+            if self.answered == registry.answers_each:
+                self.close_connection = True
+                return
+            self.answered += 1
             registry.answer(self)
 
         do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = do_GET

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,9 @@ class TakingRegistry(SmallRegistry):
     Of each body with more than ``takes_at_once`` bytes it keeps so many, and cuts the connection.
     ``mounts`` are pairs of a repository and a digest that it gives away, ``forgets`` whether
     uploads are gone when their connection is. ``starts_at`` is where its addresses of uploads are.
-    ``before_upload`` is called when bytes of a blob are about to come.
+    ``before_upload`` is called when bytes of a blob are about to come. Where it ``knows_whole``
+    a manifest is kept so only with its blobs, and ``before_whole`` is called first. It
+    ``takes_small`` blobs in one request.
     """
 
     def __init__(self) -> None:
@@ -29,6 +32,9 @@ class TakingRegistry(SmallRegistry):
         self.forgets = False
         self.starts_at = ""
         self.before_upload: Callable[[], None] = lambda: None
+        self.knows_whole = False
+        self.before_whole: Callable[[], None] = lambda: None
+        self.takes_small = False
         self.uploads: dict[int, bytearray] = {}
         self.asked: list[str] = []
         self.authorizations: set[str] = set()
@@ -55,10 +61,22 @@ class TakingRegistry(SmallRegistry):
             self._begin(request, path.removeprefix("/v2/").removesuffix("/blobs/uploads/"))
         else:
             body, kind = self._body(request), request.headers["Content-Type"]
+            if self.knows_whole and "whole=1" in request.path and (told := self._lacking(body)):
+                send(request, 404, json.dumps({"errors": told}).encode())
+                return
             repository, _, tag = path.removeprefix("/v2/").partition("/manifests/")
             for version in (tag, digest_of(body)):
                 self._manifests[f"{repository}/manifests/{version}"] = kind, body
             send(request, 201, b"", {"Docker-Content-Digest": digest_of(body)})
+
+    def _lacking(self, manifest: bytes) -> list[object]:
+        self.before_whole()
+        content = json.loads(manifest)
+        digests = {one["digest"] for one in (*content["layers"], content["config"])}
+        return [
+            {"code": "MANIFEST_BLOB_UNKNOWN", "message": "?", "detail": {"digest": digest}}
+            for digest in sorted(digests - self.blobs.keys())
+        ]
 
     def manifest(self, repository: str, tag: str) -> tuple[str, bytes]:
         """The media type and the bytes of what has a tag."""
@@ -69,6 +87,11 @@ class TakingRegistry(SmallRegistry):
         if "mount" in query and (query["from"][0], query["mount"][0]) in self.mounts:
             send(request, 201, b"")
             self.blobs[query["mount"][0]] = b"mounted"
+            return
+        body = self._body(request)
+        if "digest" in query and self.takes_small:
+            self.blobs[query["digest"][0]] = body
+            send(request, 201, b"")
             return
         number = len(self.asked)
         self.uploads[number] = bytearray()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.images.composing import Base, Composed, NewLayer, digest_of, image_of
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest, read_config, read_manifest
 from neuro.engines.images.processes import Stopped
@@ -50,6 +51,18 @@ def pusher(reference: str, credentials: PullCredentials | None = None, **options
     return Push(Registry(wanted, credentials, plain(wanted.registry)), wanted, pause=0, **options)  # type: ignore[arg-type]
 
 
+def whole_pusher(reference: str, connections: Connections | None = None) -> Push:
+    """As our builder pushes to the platform's registry."""
+    wanted = parse(reference)
+    me = PullCredentials("me", "secret")
+    registry = Registry(wanted, me, plain(wanted.registry), own=True, connections=connections)
+    return Push(registry, wanted, pause=0, whole=True)
+
+
+def methods(registry: TakingRegistry) -> list[str]:
+    return [line.partition(" ")[0] for line in registry.asked]
+
+
 def one_layer(content: bytes = b"x") -> tuple[Composed, dict[str, OfBytes]]:
     made, blob = new_layer(content)
     return image_of(None, [made], {"Cmd": ["sh"]}, created=NOW), {made.digest: OfBytes(blob)}
@@ -79,6 +92,157 @@ def test_what_is_there_is_not_sent_again(registry: TakingRegistry, host: str) ->
 
     methods = [line.partition(" ")[0] for line in registry.asked]
     assert methods == ["HEAD", "HEAD", "PUT"]
+
+
+@pytest.fixture
+def own(registry: TakingRegistry) -> TakingRegistry:
+    """The registry as the platform's is."""
+    registry.knows_whole = registry.takes_small = registry.keeps = True
+    registry.password, registry.asks = "secret", "basic"
+    return registry
+
+
+def test_the_platforms_registry_is_asked_once_where_nothing_is_new(
+    own: TakingRegistry, host: str
+) -> None:
+    image, sources = one_layer()
+
+    whole_pusher(f"{host}/x:one").run(image, sources)
+    first, own.asked = methods(own), []
+    whole_pusher(f"{host}/x:two").run(image, sources)
+
+    assert (first, own.asked) == (["PUT", "POST", "POST", "PUT"], ["PUT x/manifests/two"])
+    assert own.manifest("x", "two")[1] == image.manifest
+    assert all(one.startswith("Basic ") for one in own.authorizations)
+
+
+def test_only_what_the_platforms_registry_lacks_is_brought(own: TakingRegistry, host: str) -> None:
+    image, sources = one_layer()
+    whole_pusher(f"{host}/x:one").run(image, sources)
+    own.asked.clear()
+    changed = image_of(None, [one_layer_of(image)], {"Cmd": ["other"]}, created=NOW)
+
+    whole_pusher(f"{host}/x:two").run(changed, sources)
+
+    assert methods(own) == ["PUT", "POST", "PUT"]
+    assert own.blobs[changed.config_blob.digest] == changed.config
+
+
+def one_layer_of(image: Composed) -> NewLayer:
+    (layer,), config = image.layers, json.loads(image.config)
+    return NewLayer(layer.digest, layer.size, config["rootfs"]["diff_ids"][0], "RUN something")
+
+
+def test_what_is_collected_between_two_requests_is_brought_again(
+    own: TakingRegistry, host: str
+) -> None:
+    image, sources = one_layer()
+    collected = [image.config_blob.digest]
+
+    def collect() -> None:
+        if collected and own.blobs.pop(collected[0], None) is not None:
+            collected.pop()
+
+    own.before_whole = collect
+
+    whole_pusher(f"{host}/x:v1").run(image, sources)
+
+    assert methods(own) == ["PUT", "POST", "POST", "PUT", "POST", "PUT"]
+    assert own.blobs.keys() >= {image.config_blob.digest, *sources}
+
+
+def test_a_registry_that_never_has_all_is_pushed_to_as_any_other(
+    own: TakingRegistry, host: str
+) -> None:
+    image, sources = one_layer()
+    own.before_whole = own.blobs.clear
+
+    whole_pusher(f"{host}/x:v1").run(image, sources)
+
+    assert methods(own) == [*["PUT", "POST", "POST"] * 3, "HEAD", "HEAD", "PUT"]
+
+
+@pytest.mark.parametrize("answer", [b"[" * 100_000, b"{}", b'{"errors": [{"detail": {}}]}'])
+def test_another_answer_than_what_is_missing_is_told_in_the_registrys_words(
+    own: TakingRegistry, host: str, answer: bytes
+) -> None:
+    image, sources = one_layer()
+    own.fails["/v2/x/manifests/"] = 404, answer
+    own.fails["/v2/x/blobs/uploads/"] = 404, b'{"errors": [{"message": "it is not yours"}]}'
+
+    with pytest.raises(ImageFault, match="it is not yours"):
+        whole_pusher(f"{host}/x:v1").run(image, sources)
+
+
+def test_a_small_blob_that_is_not_taken_at_once_goes_on(own: TakingRegistry, host: str) -> None:
+    own.takes_small = False
+    image, sources = one_layer()
+
+    whole_pusher(f"{host}/x:v1").run(image, sources)
+
+    assert methods(own) == ["PUT", *["POST", "PATCH", "PUT"] * 2, "PUT"]
+    assert own.blobs[image.config_blob.digest] == image.config
+
+
+def test_a_large_layer_comes_in_pieces_and_a_base_is_mounted(
+    own: TakingRegistry, host: str
+) -> None:
+    image, sources = one_layer(os.urandom(2 << 20))
+    (digest,) = sources
+
+    whole_pusher(f"{host}/x:v1").run(image, sources)
+    assert methods(own) == ["PUT", "POST", "PATCH", "PUT", "POST", "PUT"]
+    own.blobs.clear()
+    own.asked.clear()
+    own.mounts, sources[digest].place = {("base", digest)}, "base"
+    whole_pusher(f"{host}/x:v1").run(image, sources)
+
+    assert methods(own) == ["PUT", "POST", "POST", "PUT"]
+    assert own.blobs[digest] == b"mounted"
+
+
+def test_one_connection_is_enough(registry: TakingRegistry) -> None:
+    registry.keeps = True
+    image, sources = one_layer()
+    with running(registry) as host, Connections() as connections:
+        wanted = parse(f"{host}/x:v1")
+        asked = Registry(wanted, None, plain(host), connections=connections)
+
+        Push(asked, wanted, pause=0).run(image, sources)
+
+        assert (registry.connections, len(registry.asked)) == (1, 9)
+        assert registry.manifest("x", "v1")[1] == image.manifest
+
+
+def test_a_connection_that_was_closed_meanwhile_is_opened_again(registry: TakingRegistry) -> None:
+    registry.keeps, registry.answers_each = True, 1
+    image, sources = one_layer()
+    with running(registry) as host, Connections() as connections:
+        pusher(f"{host}/x:one").run(image, sources)
+        registry.asked.clear()
+        registry.connections = 0
+        wanted = parse(f"{host}/x:two")
+        asked = Registry(wanted, None, plain(host), connections=connections)
+
+        Push(asked, wanted, pause=0).run(image, sources)
+
+    # Two of them were hung up when the next request had been sent.
+    assert (registry.connections, methods(registry)) == (3, ["HEAD", "HEAD", "PUT"])
+
+
+def test_what_is_not_read_to_its_end_keeps_no_connection(registry: TakingRegistry) -> None:
+    registry.keeps = True
+    digest = registry.blob(bytes(1 << 20), LAYER)["digest"]
+    with running(registry) as host, Connections() as connections:
+        wanted = parse(f"{host}/x:v1")
+        asked = Registry(wanted, None, plain(host), connections=connections)
+
+        with asked.blob(digest, 0) as answer:
+            answer.read(10)
+        assert asked.has(digest)
+        assert asked.has(digest)
+
+    assert registry.connections == 2
 
 
 def test_a_layer_of_another_repository_is_mounted(registry: TakingRegistry, host: str) -> None:

@@ -135,6 +135,7 @@ async def test_its_run_is_the_platforms_program_whatever_was_asked(tmp_path: Pat
     assert spec.argv == (
         "--insecure-registry=10.1.0.1:8085",
         "--own-registry=10.1.0.1:8085/default/anna",
+        "--whole-manifests",
         "--registry-map=lab:80=10.1.0.1:8085",
         "--build-arg=A=a b",
         "--build-arg=B=b=c",
@@ -286,6 +287,7 @@ def test_the_last_word_may_be_an_option_without_a_value() -> None:
     assert arguments_of(wire, "", "r:1", "lab", "anna") == (
         "--insecure-registry=r:1",
         "--own-registry=r:1/lab/anna",
+        "--whole-manifests",
         "--no-push",
         "--build-arg",
     )

@@ -36,6 +36,7 @@ Builds an image of a Dockerfile and pushes it. The options are those of kaniko's
                          and --destination; may be repeated
   --own-registry=HOST/CLUSTER/OWNER
                          what FROM image:NAME means
+  --whole-manifests      the own registry says which layers it has not
   --mirror=REGISTRY      images of it in FROM come through the own registry, unless
                          there is a password for it; may be repeated
 
@@ -44,7 +45,10 @@ Example:
   python -m neuro.builder --context=/src --destination=registry.example.com/me/trainer:v1
 """
 _SECRETS = "/kaniko/secrets"
-_FLAGS = ("no-push", "no-cache", "cache", "insecure", "insecure-pull", "help")
+_FLAGS = (
+    *("no-push", "no-cache", "cache", "insecure", "insecure-pull", "help"),
+    "whole-manifests",
+)
 _VALUES = (
     *("context", "dockerfile", "destination", "build-arg", "target", "label", "digest-file"),
     *(
@@ -117,6 +121,7 @@ class Options(msgspec.Struct, frozen=True):
     places: dict[str, str] = {}
     mirrors: tuple[str, ...] = ()
     own: tuple[str, str, str] | None = None
+    whole: bool = False
     help: bool = False
 
 
@@ -188,6 +193,7 @@ def _options(found: dict[str, list[str]], environment: dict[str, str]) -> Option
         mirrors=tuple(found.get("mirror", ())),
         # The platform's words come first: nobody says after it what is its own.
         own=_own(found.get("own-registry", [""])[0]),
+        whole=_yes(found, "whole-manifests"),
         help=_yes(found, "help"),
     )
 

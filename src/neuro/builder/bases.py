@@ -33,6 +33,7 @@ from neuro.domain.images import (
     without_version,
 )
 from neuro.engines.images import manifests
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest
 from neuro.engines.images.reach import Reach
@@ -122,7 +123,7 @@ class Bases:
     """All that one build starts from. To be closed.
 
     ``reach`` is where registries may be; ``own`` is what ``image:NAME`` means, and has images of
-    the registries ``mirrors`` too.
+    the registries ``mirrors`` too. They are asked over ``connections``.
     """
 
     def __init__(
@@ -133,7 +134,9 @@ class Bases:
         own: OwnRegistry | None,
         warn: Callable[[str], None],
         mirrors: Collection[str] = (),
+        connections: Connections | None = None,
     ) -> None:
+        self._connections = connections
         self._cache = cache
         self._credentials = credentials
         self._reach = reach
@@ -261,13 +264,16 @@ class Bases:
 
         wanted = parse_platform(image.platform, Platform()) or Platform()
         platform = manifests.Platform(wanted.os, wanted.architecture, wanted.variant)
+        located = self._credentials.located(reference)
         return Pull(
             self._store,
-            self._credentials.located(reference),
+            located,
             self._credentials.of(reference.registry),
             reach=self._reach,
             platform=platform,
             tell=tell,
+            own=self._own is not None and located.registry == self._own.host,
+            connections=self._connections,
         )
 
     def _resolved(self, image: BaseImage, reference: Reference, hint: str) -> Resolved:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from neuro.builder.bases import Bases
 from neuro.builder.cache import Cache, Draft, HeldLayer
@@ -45,6 +46,13 @@ from neuro.engines.images.reach import OUTSIDE, Reach
 _AT_ONCE = 4  # steps
 _VERSION = "1"  # of what a key stands for: others make layers anew
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Unmade(NamedTuple):
+    """A step that has begun, and that the cache does not have by its ``exact`` key."""
+
+    task: Task
+    exact: str
 
 
 class Building:
@@ -101,6 +109,9 @@ class Building:
             while going or (waiting and failure is None):
                 if failure is None:
                     self._begin(waiting, going, ended)
+                if not going:
+                    continue  # A step that was alone is done.
+                self._report.flush()
                 number, result = ended.get()
                 going.pop(number).join()
                 if not isinstance(result, BaseException):
@@ -123,36 +134,71 @@ class Building:
         going: dict[int, threading.Thread],
         ended: SimpleQueue[tuple[int, Tree | BaseException]],
     ) -> None:
-        """Begin as many steps as may go at once, of those that have all they need."""
+        """Begin as many steps as may go at once, of those that have all they need.
 
-        def one(step: AnyStep) -> None:
+        One that is alone is looked up here, without a thread: most builds are found step by step.
+        """
+
+        def one(step: AnyStep, unmade: _Unmade | None) -> None:
             try:
-                ended.put((step.number, self._done(step)))
+                found = unmade or self._look_up(step)
+                tree = self._made(step, found) if isinstance(found, _Unmade) else found
+                ended.put((step.number, tree))
             except BaseException as error:
                 ended.put((step.number, error))
 
         ready = [step for step in waiting.values() if needs(step) <= self._trees.keys()]
+        is_alone = len(ready) == 1 and not going
         for step in ready[: _AT_ONCE - len(going)]:
             del waiting[step.number]
-            thread = threading.Thread(target=one, args=(step,), name="build")
+            found = self._look_up(step) if is_alone else None
+            if isinstance(found, Tree):
+                self._trees[step.number] = found
+                continue
+            thread = threading.Thread(target=one, args=(step, found), name="build")
             thread.start()  # one that cannot be started must not be waited for
             going[step.number] = thread
 
-    def _done(self, step: AnyStep) -> Tree:
-        """One step. Raises StepFailed."""
+    def _look_up(self, step: AnyStep) -> Tree | _Unmade:
+        """What the cache has of a step, or what is known of one to be made. Raises StepFailed."""
         if isinstance(step, Pull):
             return self._pulled(step)
-        task = self._report.begin(self._names[step.number])
+        task = self._report.begin(self._names[step.number], held=True)
         try:
-            below = EMPTY if step.below is None else self._trees[step.below]
-            is_linked = isinstance(step, CopyFiles) and step.is_linked
-            layer, is_new = self._layer(step, EMPTY if is_linked else below, task)
+            if not all(isinstance(one, StepFiles) for one in inputs(step)):
+                self._report.flush()  # Files of the context may be many, and of a URL far away.
+            exact = self._key(step, self._below(step), by_content=False)
+            found = None if self._anew else self._cache.find(exact)
+            if found is None:
+                return _Unmade(task, exact)
+            self._held.append(found)
+            task.end(cached=True)
+            return self._above(step, found)
+        except BaseException as error:
+            raise _told(error, step, task) from None
+
+    def _made(self, step: AnyStep, unmade: _Unmade) -> Tree:
+        """A step that was not found, carried out. Raises StepFailed."""
+        self._report.flush()
+        task = unmade.task
+        try:
+            layer, is_new = self._layer(step, self._below(step), unmade)
             self._held.append(layer)
             self.has_made = self.has_made or is_new
             task.end(cached=not is_new)
-            return below.plus(layer, is_linked=is_linked)
+            return self._above(step, layer)
         except BaseException as error:
             raise _told(error, step, task) from None
+
+    def _below(self, step: AnyStep) -> Tree:
+        """What the layer of a step depends on."""
+        return EMPTY if _is_linked(step) else self._before(step)
+
+    def _above(self, step: AnyStep, layer: HeldLayer) -> Tree:
+        return self._before(step).plus(layer, is_linked=_is_linked(step))
+
+    def _before(self, step: AnyStep) -> Tree:
+        return EMPTY if step.below is None else self._trees[step.below]
 
     def _pulled(self, step: Pull) -> Tree:
         base = self._bases.get(step.image)
@@ -169,19 +215,16 @@ class Building:
 
     # Keys
 
-    def _layer(self, step: AnyStep, below: Tree, task: Task) -> tuple[HeldLayer, bool]:
-        """The layer of a step, of the cache or made, and whether it was made."""
-        exact = self._key(step, below, by_content=False)
-        if not self._anew:
-            found = self._cache.find(exact)
-            if found is not None:
-                return found, False
+    def _layer(self, step: AnyStep, below: Tree, unmade: _Unmade) -> tuple[HeldLayer, bool]:
+        """The layer of a step, by its content of the cache or made, and whether it was made."""
         key = self._key(step, below, by_content=True)
         layer, is_new = self._cache.make(
-            key, lambda draft: self._fill_as(key, step, below, draft, task), anew=self._anew
+            key,
+            lambda draft: self._fill_as(key, step, below, draft, unmade.task),
+            anew=self._anew,
         )
-        if key != exact:
-            self._cache.alias(exact, layer)
+        if key != unmade.exact:
+            self._cache.alias(unmade.exact, layer)
         return layer, is_new
 
     def _key(self, step: AnyStep, below: Tree, *, by_content: bool) -> str:
@@ -268,6 +311,10 @@ class Building:
             if known is not there:  # two steps wanted it at once
                 there.lock.close()
         return known
+
+
+def _is_linked(step: AnyStep) -> bool:
+    return isinstance(step, CopyFiles) and step.is_linked
 
 
 def _like_below(below: Tree, draft: Draft) -> None:

@@ -7,7 +7,7 @@ only asked for, and the same build makes the same image.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -24,6 +24,7 @@ from neuro.domain.errors import InvalidInput
 from neuro.domain.printable import printable
 from neuro.engines.images import records
 from neuro.engines.images.composing import OCI_MANIFEST, Composed, digest_of
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import ImageFault, refused
 from neuro.engines.images.manifests import Descriptor
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
@@ -44,11 +45,17 @@ _MIB = 1 << 20
 
 
 class OfLayer:
-    """The bytes of a layer, packed when they are asked for, in a file without a name."""
+    """The bytes of a layer, packed when they are asked for, in a file without a name.
+
+    ``before`` is called before one is packed that never was: it takes a while.
+    """
 
     place = ""
 
-    def __init__(self, layer: HeldLayer, folder: str) -> None:
+    def __init__(
+        self, layer: HeldLayer, folder: str, before: Callable[[], None] = lambda: None
+    ) -> None:
+        self._before = before
         self._layer = layer
         self._folder = folder
         self._file = -1
@@ -60,7 +67,11 @@ class OfLayer:
 
     def packed(self) -> Packed:
         """What the layer is as an archive. Raises ImageFault, OSError."""
-        return self._layer.packed() or self._pack()
+        known = self._layer.packed()
+        if known is None:
+            self._before()
+            known = self._pack()
+        return known
 
     def read(self, offset: int) -> Iterator[bytes]:
         """See ``pushing.Source``. Raises ImageFault where the archive is another by now."""
@@ -141,7 +152,11 @@ def _written(moment: float) -> str:
 
 
 class Exporter:
-    """Pushes what was built. ``scratch`` is a folder for what is on its way."""
+    """Pushes what was built. ``scratch`` is a folder for what is on its way.
+
+    ``own`` is the host of the platform's registry, and ``whole`` is for it as in ``Push``.
+    Registries are asked over ``connections``.
+    """
 
     def __init__(
         self,
@@ -149,7 +164,12 @@ class Exporter:
         reach: Reach,
         report: Report,
         scratch: str,
+        *,
+        own: str = "",
+        whole: bool = False,
+        connections: Connections | None = None,
     ) -> None:
+        self._own, self._whole, self._connections = own, whole, connections
         self._credentials = credentials
         self._reach = reach
         self._report = report
@@ -161,10 +181,10 @@ class Exporter:
         with ExitStack() as stack:
             sources: dict[str, Source] = {}
             layers: list[tuple[HeldLayer, Packed]] = []
-            task = self._report.begin("exporting layers")
+            task = self._report.begin("exporting layers", held=True)
             try:
                 for layer in tree.layers:
-                    source = OfLayer(layer, self._scratch)
+                    source = OfLayer(layer, self._scratch, self._report.flush)
                     stack.callback(source.close)
                     packed = source.packed()
                     layers.append((layer, packed))
@@ -173,7 +193,7 @@ class Exporter:
             except ImageFault as fault:
                 task.fail(fault.sentence)
                 raise BuildFault(fault.sentence) from None
-            task.end()
+            task.end(held=True)
             for reference in references:
                 self._push(made, reference, tree.base, sources)
         return made
@@ -182,13 +202,14 @@ class Exporter:
         self, made: Composed, reference: Reference, base: Base | None, own: dict[str, Source]
     ) -> None:
         task = self._report.begin(f"pushing {reference}")
-        push = Push(self._registry(reference), reference, tell=task.share)
+        whole = self._whole and self._is_own(reference)
+        push = Push(self._registry(reference), reference, tell=task.share, whole=whole)
         try:
             push.run(made, {**self._of_base(base, reference), **own})
         except ImageFault as fault:
             task.fail(fault.sentence)
             raise BuildFault(fault.sentence) from None
-        task.end()
+        task.end(held=True)
 
     def _of_base(self, base: Base | None, target: Reference) -> dict[str, Source]:
         if base is None or base.manifest is None or base.reference is None:
@@ -199,8 +220,16 @@ class Exporter:
         return {one.digest: OfRegistry(registry, one.digest, place) for one in base.manifest.layers}
 
     def _registry(self, reference: Reference) -> Registry:
-        passwords = self._credentials.of(reference.registry)
-        return Registry(self._credentials.located(reference), passwords, self._reach)
+        return Registry(
+            self._credentials.located(reference),
+            self._credentials.of(reference.registry),
+            self._reach,
+            own=self._is_own(reference),
+            connections=self._connections,
+        )
+
+    def _is_own(self, reference: Reference) -> bool:
+        return bool(self._own) and self._credentials.located(reference).registry == self._own
 
 
 def summary(digest: str, size: int, destinations: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from neuro.builder.sources import Sources
 from neuro.builder.views import Context
 from neuro.dockerfile.steps import Plan
 from neuro.dockerfile.tree import Dockerfile
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.reach import Reach
 
 
@@ -20,7 +21,7 @@ class Order:
     """What is built, of what, and whom it is told to.
 
     ``bases`` were looked up, for whoever builds; ``volumes`` are those that commands see, ``reach``
-    is where the build may go.
+    is where the build may go, over ``connections``.
     """
 
     tree: Dockerfile
@@ -33,3 +34,4 @@ class Order:
     volumes: tuple[Volume, ...]
     reach: Reach
     report: Report
+    connections: Connections

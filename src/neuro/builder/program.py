@@ -32,6 +32,7 @@ from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.images import BUILD_CACHE, with_tag
 from neuro.domain.problems import Position, Problem
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.manifests import this_machine
 from neuro.engines.images.reach import Reach, of_environment
 from neuro.engines.sandbox import nesting
@@ -92,6 +93,8 @@ def run(
         place = f" ({error.filename})" if error.filename else ""
         report.write(f"ERROR: {error.strerror or error}{place}.\n")
         return 1
+    finally:
+        report.flush()
     return 0
 
 
@@ -116,12 +119,15 @@ def _build(
         is_stored = _JOB in environment
         context = stack.enter_context(files.context(folder, path, sources, is_stored=is_stored))
         own = None if options.own is None else OwnRegistry(*options.own)
-        bases = stack.enter_context(Bases(cache, passwords, reach, own, warn, options.mirrors))
+        lines = stack.enter_context(Connections())
+        bases = stack.enter_context(
+            Bases(cache, passwords, reach, own, warn, options.mirrors, lines)
+        )
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")
         order = Order(
-            tree, made, options, context, bases, passwords, sources, volumes, reach, report
+            tree, made, options, context, bases, passwords, sources, volumes, reach, report, lines
         )
         has_made = False
         try:
@@ -169,7 +175,15 @@ def _build_here(order: Order, cache: Cache) -> bool:
             return building.has_made
         image = _labelled(order.plan.image, options.labels)
         scratch = stack.enter_context(cache.scratch())
-        exporter = Exporter(order.credentials, order.reach, report, scratch)
+        exporter = Exporter(
+            order.credentials,
+            order.reach,
+            report,
+            scratch,
+            own="" if options.own is None else options.own[0],
+            whole=options.whole,
+            connections=order.connections,
+        )
         pushed = exporter.push(image, result, options.destinations)
         size = sum(one.size for one in (*pushed.layers, pushed.config_blob))
         _tell(order, pushed.digest, size)
@@ -246,7 +260,7 @@ def _planned(
         except BuildFault as fault:
             task.fail(fault.sentence)
             raise _at_its_line(fault, image, tree) from None
-        task.end()
+        task.end(held=True)
 
     build = _platform("")
     while True:

@@ -13,32 +13,56 @@ from neuro.domain.printable import harmless, printable
 _KEPT_LINES = 20  # of a step's output, for the end of a build that fails
 _LONGEST_LINE = 4096
 _LONGEST_NAME = 200
+_HELD = 0.02  # seconds that a line may be held
 
 
 class Report:
-    """Writes to a stream, from several threads. ``clock`` is in seconds."""
+    """Writes to a stream, from several threads. ``clock`` is in seconds.
+
+    Each write wakes everybody who reads along, which takes longer than to find a layer in the
+    cache. So lines may be held until the next one that may not; whoever is about to wait for
+    something flushes them.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
         self._lock = threading.Lock()
         self._count = 0
+        self._held: list[str] = []
+        self._held_since = 0.0
 
-    def begin(self, name: str) -> Task:
+    def begin(self, name: str, *, held: bool = False) -> Task:
         """A task by its name, such as ``[build 2/4] RUN make``."""
         with self._lock:
             self._count += 1
             number = self._count
         shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         task = Task(self, number, shown.replace("\n", " "), self._clock)
-        task.say(task.name)
+        task.say(task.name, held=held)
         return task
 
-    def write(self, text: str) -> None:
-        """Lines as they are."""
+    def write(self, text: str, *, held: bool = False) -> None:
+        """Lines as they are. They may be ``held`` if nothing is waited for afterwards."""
         with self._lock:
-            self._stream.write(text)
-            self._stream.flush()
+            now = self._clock() if held else 0.0
+            if not self._held:
+                self._held_since = now
+            self._held.append(text)
+            if not held or now - self._held_since >= _HELD:
+                self._write_held()
+
+    def flush(self) -> None:
+        """Write what is held: something is waited for now."""
+        with self._lock:
+            if self._held:
+                self._write_held()
+
+    def _write_held(self) -> None:
+        text = "".join(self._held)
+        self._held.clear()
+        self._stream.write(text)
+        self._stream.flush()
 
 
 class Task:
@@ -54,9 +78,9 @@ class Task:
         self._rest = b""
         self._told = -1
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, held: bool = False) -> None:
         """A line of ours."""
-        self._report.write(f"#{self._number} {line}\n")
+        self._report.write(f"#{self._number} {line}\n", held=held)
 
     def output(self, _stream: int, piece: bytes) -> None:
         """Some of a command's output, which ends anywhere."""
@@ -81,10 +105,11 @@ class Task:
             self._told = quarter
             self.say(f"{quarter * 25}%")
 
-    def end(self, *, cached: bool = False) -> None:
-        """It is done."""
+    def end(self, *, cached: bool = False, held: bool = False) -> None:
+        """It is done. The line of what was in the cache is ``held``."""
         self._finish()
-        self.say("CACHED" if cached else f"DONE {self._clock() - self._began:.1f}s")
+        said = "CACHED" if cached else f"DONE {self._clock() - self._began:.1f}s"
+        self.say(said, held=held or cached)
 
     def fail(self, sentence: str) -> None:
         """It failed, for this reason."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from neuro.server.database.migrate import migrate
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.census import Census
 from neuro.server.registry.collection import Collection
-from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.errors import MissingBlobs, RegistryError
 from neuro.server.registry.names import Repository
 from neuro.server.registry.service import RegistryService
 from tests.server.registry.client import INDEX, MANIFEST, described, digest_of, index, manifest
@@ -83,10 +83,12 @@ class Platform:
         home: Repository = HOME,
         tag: str | None = "v1",
         kind: str = MANIFEST,
+        *,
+        whole: bool = False,
     ) -> str:
         """Push a manifest; by its digest where there is no tag."""
-        reference = tag or digest_of(content)
-        return (await self.registry.put_manifest(home, reference, [], content, kind)).digest
+        put = self.registry.put_manifest
+        return (await put(home, tag or digest_of(content), [], content, kind, whole=whole)).digest
 
     async def images(self, home: Repository = HOME) -> set[str]:
         """The digests of a repository's manifests."""
@@ -358,6 +360,73 @@ async def test_pushes_of_what_is_removed_and_collected_at_the_same_moment_are_ri
     await platform.collection.sweep()
     assert await platform.images() == {digest_of(whole), digest_of(part)}
     assert await platform.has(digest_of(b"layer"))
+
+
+async def test_what_is_pushed_whole_has_its_blobs_whatever_is_collected_meanwhile(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a manifest is kept whose blobs went between the look at them and its own transaction."""
+    content = manifest(b"{}", [b"layer"])
+    for blob in (b"{}", b"layer"):
+        await platform.push(blob)
+    write = platform.database.write
+
+    async def collect_first(change: Callable[[Connection], object]) -> object:
+        monkeypatch.undo()
+        platform.later(LONG)
+        await platform.collection.sweep()
+        assert not platform.store.has(digest_of(b"layer"))
+        return await write(change)
+
+    monkeypatch.setattr(platform.database, "write", collect_first)
+    with pytest.raises(MissingBlobs) as caught:
+        await platform.tag(content, whole=True)
+
+    digests = {digest_of(b"{}"), digest_of(b"layer")}
+    assert {each["digest"] for each in caught.value.details} == digests
+    assert await platform.images() == set()
+    for blob in (b"{}", b"layer"):
+        await platform.push(blob)
+    await platform.tag(content, whole=True)
+    platform.later(LONG)
+    await platform.collection.sweep()
+    assert [await platform.has(digest) for digest in digests] == [True, True]
+
+
+async def test_whole_pushes_and_collections_at_the_same_moment_are_right(
+    platform: Platform,
+) -> None:
+    content = manifest(b"{}", [b"layer"])
+
+    async def push(tag: str) -> None:
+        for _ in range(15):
+            while True:
+                try:
+                    await platform.tag(content, tag=tag, whole=True)
+                    break
+                except MissingBlobs as missing:
+                    for each in missing.details:
+                        blob = next(b for b in (b"{}", b"layer") if digest_of(b) == each["digest"])
+                        await platform.push(blob)
+            for blob in (b"{}", b"layer"):
+                assert await platform.has(digest_of(blob))
+            await asyncio.gather(remove(tag), collect())
+
+    async def remove(tag: str) -> None:
+        await platform.registry.remove(HOME, tag)
+
+    async def collect() -> None:
+        for _ in range(2):
+            await platform.database.write(age)
+            await platform.collection.sweep()
+
+    def age(connection: Connection) -> None:
+        """Nothing has been touched for long, so that whatever may go does."""
+        for table in ("registry_links", "registry_manifests"):
+            change = f"UPDATE {table} SET touched_at = touched_at - :by"
+            connection.execute(text(change), {"by": LONG // timedelta(microseconds=1)})
+
+    await asyncio.gather(push("v1"), push("v2"), collect())
 
 
 async def test_the_census_lists_all_that_is_on_the_disk(platform: Platform, tmp_path: Path) -> None:

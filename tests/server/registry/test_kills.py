@@ -17,7 +17,7 @@ import pytest
 
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import IMAGES
-from tests.server.registry.client import INDEX, Registry, digest_of, index, manifest
+from tests.server.registry.client import INDEX, MANIFEST, Registry, digest_of, index, manifest
 from tests.server.registry.test_collection import LONG, Platform
 from tests.server_process import ServerProcess, running_server
 
@@ -48,7 +48,8 @@ class Person:
     async def act(self, registry: Registry) -> None:
         """Do something. Raises Down."""
         tag = self._chance.choice(TAGS)
-        act = self._chance.choice([self._push, self._push, self._index, self._remove, self._leave])
+        acts = [self._push, self._whole, self._index, self._remove, self._leave]
+        act = self._chance.choice(acts)
         self.unsure.add(tag)
         try:
             await act(registry, tag)
@@ -58,6 +59,23 @@ class Person:
 
     async def _push(self, registry: Registry, tag: str) -> None:
         self.tags[tag], _ = await self._image(registry, tag)
+
+    async def _whole(self, registry: Registry, tag: str) -> None:
+        """Push an image as our builder does: only what the registry says it does not have."""
+        layers = self._chance.sample(LAYERS, self._chance.randint(0, 3))
+        config = json.dumps({"layers": len(layers)}).encode()
+        content = manifest(config, layers)
+        path = f"/v2/{self.home}/manifests/{tag}?whole=1"
+        while True:
+            answer = await registry.ask("PUT", path, content, Content_Type=MANIFEST)
+            if answer.status == 201:
+                break
+            assert answer.status == 404, answer
+            missing = {one["detail"]["digest"] for one in json.loads(answer.body)["errors"]}
+            for blob in (config, *layers):
+                if digest_of(blob) in missing:
+                    await self._bring(registry, blob)
+        self.tags[tag] = digest_of(content)
 
     async def _image(self, registry: Registry, reference: str | None) -> tuple[str, bytes]:
         layers = self._chance.sample(LAYERS, self._chance.randint(0, 3))

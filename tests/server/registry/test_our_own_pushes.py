@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from neuro.engines.images.composing import NewLayer, image_of
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.packing import Part, pack
 from neuro.engines.images.pulling import Pull
@@ -20,6 +22,7 @@ from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store
 from neuro.engines.runs import PullCredentials
+from neuro.server.registry.blobs import IMAGES
 from tests.server_process import ServerProcess
 
 
@@ -60,3 +63,43 @@ async def test_a_packed_folder_is_pushed_and_pulled(
     held = await asyncio.to_thread(pull.run)
     assert (Path(held.layers[0].files) / "large").stat().st_size == 3 << 20
     held.close()
+
+
+async def test_a_push_to_the_platform_brings_what_it_lacks_and_nothing_else(
+    server: ServerProcess, home: str, tmp_path: Path
+) -> None:
+    """Also a layer whose file the disk has lost, and where two push the same image at once."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "file").write_bytes(os.urandom(1000))
+    made, blob = make(tmp_path / "files")
+    image = image_of(None, [made], created="2026-01-02T03:04:05Z")
+    host = urlsplit(server.url).netloc
+    credentials = PullCredentials("token", server.token)
+    brought: list[str] = []
+
+    class Layer(OfBytes):
+        def read(self, offset: int) -> Iterator[bytes]:
+            brought.append(made.digest)
+            return super().read(offset)
+
+    def push(tag: str) -> None:
+        reference = parse(f"{host}/{home}:{tag}")
+        with Connections() as connections:
+            registry = Registry(
+                reference, credentials, plain(host), own=True, connections=connections
+            )
+            Push(registry, reference, pause=0, whole=True).run(image, {made.digest: Layer(blob)})
+
+    await asyncio.gather(*[asyncio.to_thread(push, tag) for tag in ("v1", "v2")])
+    assert 1 <= len(brought) <= 2
+    brought.clear()
+    await asyncio.to_thread(push, "v3")
+    assert brought == []
+    folder = server.data_dir / "storage" / IMAGES / "blobs"
+    [file] = folder.rglob(made.digest.partition(":")[2])
+    file.unlink()
+    await asyncio.to_thread(push, "v4")
+
+    assert (brought, file.read_bytes()) == ([made.digest], blob)
+    registry = Registry(parse(f"{host}/{home}:v4"), credentials, plain(host), own=True)
+    assert registry.manifest("v4")[0] == image.manifest

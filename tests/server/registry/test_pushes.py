@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -16,13 +17,14 @@ import pytest
 
 from neuro.client import Client
 from neuro.server.database.engine import Database
-from neuro.server.registry import blob_tables
+from neuro.server.registry import blob_tables, blobs
 from neuro.server.registry.blob_tables import UploadRow
 from neuro.server.registry.blobs import IMAGES, BlobStore
-from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.errors import MOST_MISSING, RegistryError
 from tests.server.registry.client import (
     INDEX,
     MANIFEST,
+    Answer,
     Registry,
     digest_of,
     index,
@@ -234,6 +236,31 @@ def test_a_blob_that_was_pushed_since_is_not_thrown_away(tmp_path: Path) -> None
     assert not store.has(digest)
 
 
+def test_the_folders_above_a_blob_are_synced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(blobs, "sync_folder", lambda folder: synced.append(folder.name))
+    one, other = f"sha256:ab{62 * '0'}", f"sha256:ab{62 * '1'}"
+
+    def keep(store: BlobStore, digest: str) -> list[str]:
+        synced.clear()
+        store.begin("upload")
+        store.place("upload", digest)
+        store.keep(digest)
+        return list(synced)
+
+    store = BlobStore(tmp_path)
+    assert keep(store, one) == ["ab", "sha256", "blobs"]
+    assert keep(store, other) == ["ab"]
+    # Whoever has made the folder may have been killed before it was on the disk.
+    assert keep(BlobStore(tmp_path), one) == ["ab", "sha256", "blobs"]
+    for file in (tmp_path / "blobs" / "sha256" / "ab").iterdir():
+        file.unlink()
+    (tmp_path / "blobs" / "sha256" / "ab").rmdir()
+    assert keep(store, one) == ["ab", "sha256", "blobs"]
+
+
 def test_an_upload_that_has_just_become_a_blob_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +388,82 @@ async def test_a_lost_file_is_as_if_it_was_never_pushed(
     assert mount.status == 202
     await registry.push_blob(home, content)
     assert (await registry.ask("GET", f"/v2/{home}/blobs/{digest}")).body == content
+
+
+def _missing(answer: Answer) -> set[str]:
+    """The digests that an answer says are missing."""
+    errors = json.loads(answer.body)["errors"]
+    assert {each["code"] for each in errors} == {"MANIFEST_BLOB_UNKNOWN"}
+    return {each["detail"]["digest"] for each in errors}
+
+
+async def test_what_is_pushed_whole_is_kept_only_with_its_blobs(
+    registry: Registry, home: str
+) -> None:
+    content = manifest(b"{}", [b"one", b"two"])
+    path = f"/v2/{home}/manifests/v1"
+    await registry.push_blob(home, b"one")
+
+    refused = await registry.ask("PUT", f"{path}?whole=1", content, Content_Type=MANIFEST)
+    absent = await registry.ask("GET", path)
+    for blob in (b"{}", b"two"):
+        await registry.push_blob(home, blob)
+    taken = await registry.ask("PUT", f"{path}?whole=1", content, Content_Type=MANIFEST)
+
+    assert (refused.status, _missing(refused)) == (404, {digest_of(b"{}"), digest_of(b"two")})
+    assert absent.code == "MANIFEST_UNKNOWN"
+    assert (taken.status, taken.headers["Docker-Content-Digest"]) == (201, digest_of(content))
+    assert (await registry.ask("GET", path)).body == content
+
+
+async def test_a_first_whole_push_leaves_no_repository_behind(
+    registry: Registry, home: str
+) -> None:
+    path = f"/v2/{home}/manifests/v1"
+
+    refused = await registry.ask(
+        "PUT", f"{path}?whole=1", manifest(b"{}", []), Content_Type=MANIFEST
+    )
+
+    assert _missing(refused) == {digest_of(b"{}")}
+    assert (await registry.ask("GET", path)).code == "NAME_UNKNOWN"
+
+
+async def test_a_blob_whose_file_is_lost_is_missing_in_a_whole_push(
+    registry: Registry, home: str, server: ServerProcess
+) -> None:
+    layer = os.urandom(50)
+    await registry.push_image(home, "v1", [layer])
+    content = (await registry.ask("GET", f"/v2/{home}/manifests/v1")).body
+    path = f"/v2/{home}/manifests/v2?whole=1"
+    [file] = _files(server, digest_of(layer))
+
+    file.unlink()
+    refused = await registry.ask("PUT", path, content, Content_Type=MANIFEST)
+    await registry.push_blob(home, layer)
+    taken = await registry.ask("PUT", path, content, Content_Type=MANIFEST)
+
+    assert (_missing(refused), taken.status) == ({digest_of(layer)}, 201)
+
+
+async def test_only_so_many_missing_blobs_are_told_at_once(registry: Registry, home: str) -> None:
+    content = manifest(b"{}", [str(number).encode() for number in range(MOST_MISSING + 9)])
+
+    refused = await registry.ask(
+        "PUT", f"/v2/{home}/manifests/v1?whole=1", content, Content_Type=MANIFEST
+    )
+
+    assert len(_missing(refused)) == MOST_MISSING
+
+
+@pytest.mark.parametrize("query", ["whole=1", "whole=perhaps"])
+async def test_an_index_is_not_pushed_whole(registry: Registry, home: str, query: str) -> None:
+    answer = await registry.ask(
+        "PUT", f"/v2/{home}/manifests/v1?{query}", index([]), Content_Type=INDEX
+    )
+
+    assert (answer.status, answer.code) == (400, "UNSUPPORTED")
+    assert (await registry.ask("GET", f"/v2/{home}/manifests/v1")).status == 404
 
 
 def _files(server: ServerProcess, digest: str) -> list[Path]:

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
-from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.errors import MissingBlobs, RegistryError
 from neuro.server.registry.names import Repository
 from tests.server.registry.client import INDEX, MANIFEST, digest_of, index, manifest
 from tests.server.registry.test_collection import ANNA, LONG, Platform
@@ -30,6 +31,8 @@ step = st.one_of(
     st.tuples(st.just("push"), home, layer),
     st.tuples(st.just("mount"), home, layer),
     st.tuples(st.just("image"), home, layers, tag),
+    st.tuples(st.just("whole"), home, layers, tag),
+    st.tuples(st.just("lose"), layer),
     st.tuples(st.just("index"), home, st.lists(layers, min_size=1, max_size=2), tag),
     st.tuples(st.just("referrer"), home, tag),
     st.tuples(st.just("remove"), home, tag),
@@ -108,6 +111,12 @@ async def _walk(database: Database, folder: Path, steps: list[tuple[object, ...]
                 await platform.registry.mount(ANNA, at, digest_of(content), None)
             case ("image", Repository() as at, list(needed), str(name)):
                 model.tags[at, name] = await _image(platform, model, at, needed, name)
+            case ("whole", Repository() as at, list(needed), str(name)):
+                model.tags[at, name] = await _whole(platform, model, at, needed, name)
+            case ("lose", bytes(content)):
+                # As a disk loses files: of what images need, the loss would be one.
+                if content not in chain.from_iterable(model.needs.values()):
+                    (folder / "registry" / "blobs" / _place(content)).unlink(missing_ok=True)
             case ("index", Repository() as at, list(parts), str(name)):
                 for needed in parts:
                     await _image(platform, model, at, needed, None)
@@ -169,6 +178,32 @@ async def _image(
     digest = await platform.tag(content or manifest(b"{}", needed), at, name)
     model.needs[at, digest] = needed
     return digest
+
+
+async def _whole(
+    platform: Platform, model: Model, at: Repository, needed: list[bytes], name: str
+) -> str:
+    """Push an image and nothing of it that is there already."""
+    # Not the configuration of other images, which nobody has pushed.
+    content, every = manifest(b"whole", needed), [b"whole", *needed]
+    there = [await platform.has(digest_of(one), at) for one in every]
+    missing = [one for one, is_there in zip(every, there, strict=True) if not is_there]
+    if missing:
+        before = await platform.images(at)
+        with pytest.raises(MissingBlobs) as caught:
+            await platform.tag(content, at, name, whole=True)
+        assert {one["digest"] for one in caught.value.details} == set(map(digest_of, missing))
+        assert await platform.images(at) == before
+    for one in missing:
+        await platform.push(one, at)
+    digest = await platform.tag(content, at, name, whole=True)
+    model.needs[at, digest] = every
+    return digest
+
+
+def _place(content: bytes) -> str:
+    algorithm, _, encoded = digest_of(content).partition(":")
+    return f"{algorithm}/{encoded[:2]}/{encoded}"
 
 
 async def _quietly(platform: Platform, at: Repository, reference: str) -> None:

@@ -12,6 +12,7 @@ from neuro.domain.permissions import Action
 from tests.server.registry.client import (
     INDEX,
     MANIFEST,
+    Answer,
     Registry,
     described,
     digest_of,
@@ -64,6 +65,45 @@ async def test_who_may_read_may_pull_and_not_push(
     listed = json.loads((await alices.ask("GET", "/v2/_catalog")).body)["repositories"]
     assert home in listed
     assert all(name == home or name.startswith("alice/") for name in listed)
+
+
+async def test_a_whole_push_does_not_tell_what_others_have(
+    registry: Registry, alices: Registry, home: str
+) -> None:
+    await registry.push_image(home, "v1", [b"layer"])
+    content = (await registry.ask("GET", f"/v2/{home}/manifests/v1")).body
+    own = f"alice/{home.rpartition('/')[2]}"
+
+    async def put(name: str, content: bytes) -> Answer:
+        path = f"/v2/{name}/manifests/v1?whole=1"
+        return await alices.ask("PUT", path, content, Content_Type=MANIFEST)
+
+    theirs = await put(own, content)
+    nobodys = await put(own, manifest(b"never pushed", [b"nor this"]))
+
+    for answer in (theirs, nobodys):
+        assert (answer.status, answer.code) == (404, "MANIFEST_BLOB_UNKNOWN")
+        assert len(json.loads(answer.body)["errors"]) == 2
+    assert theirs.message == nobodys.message
+    for blob in json.loads(content)["layers"]:
+        assert (await alices.ask("HEAD", f"/v2/{own}/blobs/{blob['digest']}")).status == 404
+
+
+async def test_a_whole_push_to_what_one_may_not_write_tells_nothing(
+    registry: Registry, alices: Registry, home: str, client: Client
+) -> None:
+    await registry.push_image(home, "v1", [b"layer"])
+    content = (await registry.ask("GET", f"/v2/{home}/manifests/v1")).body
+    path = f"/v2/{home}/manifests/v2?whole=1"
+
+    hidden = await alices.ask("PUT", path, content, Content_Type=MANIFEST)
+    await client.permissions.share(f"image://default/{home}", "alice", Action.READ)
+    refused = await alices.ask("PUT", path, content, Content_Type=MANIFEST)
+
+    assert (hidden.status, hidden.code) == (404, "NAME_UNKNOWN")
+    assert (refused.status, refused.code) == (403, "DENIED")
+    for answer in (hidden, refused):
+        assert b"sha256" not in answer.body
 
 
 async def test_the_catalog_goes_on_at_the_next_page(registry: Registry, home: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.downloading import Downloads
 from neuro.engines.images.faults import FaultKind, ImageFault, refused
 from neuro.engines.images.manifests import (
@@ -61,7 +62,7 @@ class Pull:
 
     ``tell`` is told how far that is, from 0 to 1, by several threads, ten times in a second at
     most. ``reach`` is where its registry may be. ``stop`` ends it from another thread, and so do
-    ``longest`` seconds.
+    ``longest`` seconds. ``own`` and ``connections`` are as in ``Registry``.
     """
 
     def __init__(
@@ -76,11 +77,15 @@ class Pull:
         pause: float = _PAUSE,
         stop: Stop | None = None,
         longest: float = _LONGEST,
+        own: bool = False,
+        connections: Connections | None = None,
     ) -> None:
         self._store = store
         self._reference = reference
         self._stop = stop or Stop()
-        self._registry = Registry(reference, credentials, reach, stop=self._stop)
+        self._registry = Registry(
+            reference, credentials, reach, stop=self._stop, own=own, connections=connections
+        )
         self._source = f"{reference.host}/{reference.repository}"
         self._downloads = Downloads(store, self._source, self._registry, self._stop, pause)
         # By a name that is kept an image is found without asking: not one that was asked for as

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote, urlencode
+
+import msgspec
 
 from neuro.engines.images.composing import Composed, digest_of
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused
@@ -22,6 +25,9 @@ from neuro.engines.images.stopping import Stopped
 
 _PIECE = 1 << 18
 _TRIES, _PAUSE = 5, 1.0  # tries that bring nothing, and seconds after the first of them
+_SMALL = 1 << 20  # bytes of a blob that goes in one request
+_ROUNDS = 3  # that a registry may say what it lacks
+_MOST_TOLD = 256 << 10  # bytes of such an answer
 _UPLOADS = "blobs/uploads/"
 _STREAM = {"Content-Type": "application/octet-stream"}
 
@@ -95,6 +101,32 @@ def _read(answer: Answer) -> bytes:
         raise ImageFault(FaultKind.AWAY, sentence) from error
 
 
+class _Detail(msgspec.Struct, frozen=True):
+    digest: str = ""
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: str = ""
+    detail: _Detail | None = None
+
+
+class _Errors(msgspec.Struct, frozen=True):
+    errors: list[_Error] = []
+
+
+def _missing(answer: Answer) -> frozenset[str]:
+    """The digests that an answer of 404 says are missing; none of another kind of 404."""
+    body = bytearray()
+    try:
+        while len(body) <= _MOST_TOLD and (piece := answer.read(_PIECE)):
+            body += piece
+        errors = msgspec.json.decode(body, type=_Errors).errors
+    except (OSError, msgspec.DecodeError):
+        return frozenset()
+    told = (one.detail for one in errors if one.code == "MANIFEST_BLOB_UNKNOWN")
+    return frozenset(one.digest for one in told if one is not None)
+
+
 class _Upload:
     """Where a blob is brought, and how much of it is there."""
 
@@ -105,7 +137,9 @@ class _Upload:
 class Push:
     """One image on its way to the place that ``reference`` names, through ``registry``.
 
-    ``tell`` is told how far that is, from 0 to 1.
+    ``tell`` is told how far that is, from 0 to 1. ``whole`` says that the registry knows
+    ``?whole=1`` of manifests (see docs/reference/wire-protocol.md#images): another one would keep
+    a manifest without its blobs.
     """
 
     def __init__(
@@ -115,7 +149,9 @@ class Push:
         *,
         tell: Callable[[float], None] = lambda share: None,
         pause: float = _PAUSE,
+        whole: bool = False,
     ) -> None:
+        self._whole = whole
         self._registry = registry
         self._reference = reference
         self._name = reference.registry
@@ -136,14 +172,44 @@ class Push:
         blobs = {one.digest: one for one in (*image.layers, image.config_blob)}
         self._all = sum(one.size for one in blobs.values()) or 1
         every = {image.config_blob.digest: OfBytes(image.config), **sources}
+        if self._whole and self._run_whole(image, blobs, every):
+            return
+        self._before = 0
         for digest, one in blobs.items():
             self.blob(one, every[digest])
         self.manifest(image.manifest, image.media_type)
 
-    def blob(self, blob: Descriptor, source: Source) -> None:
-        """Bring one blob, unless it is there. Raises as ``run`` does."""
+    def _run_whole(
+        self, image: Composed, blobs: Mapping[str, Descriptor], every: Mapping[str, Source]
+    ) -> bool:
+        """The same beginning with the manifest, so what is there is not asked for one by one.
+
+        False where the registry still lacks something in the end.
+        """
+        for _ in range(_ROUNDS):
+            with self._manifest_put(image.manifest, image.media_type, "?whole=1") as answer:
+                told = _missing(answer) if answer.status == 404 else frozenset()
+                if answer.status != 404:
+                    self._check_kept(answer, image.manifest)
+                    self._before = self._all
+                    self._told(0)
+                    return True
+            missing = [one for digest, one in blobs.items() if digest in told]
+            if not missing:
+                return False  # It says something else, which is told where a blob is pushed.
+            self._before = self._all - sum(one.size for one in missing)
+            for one in missing:
+                self.blob(one, every[one.digest], is_missing=True)
+        return False
+
+    def blob(self, blob: Descriptor, source: Source, *, is_missing: bool = False) -> None:
+        """Bring one blob, unless it is there. Raises as ``run`` does.
+
+        ``is_missing`` says that it is known not to be.
+        """
         upload, reached, tries = _Upload(), 0, 0
-        while not self._has(blob):
+        while is_missing or not self._has(blob):
+            is_missing = False
             try:
                 if upload.address:
                     self._look(upload)
@@ -187,14 +253,21 @@ class Push:
 
     def manifest(self, body: bytes, media_type: str) -> None:
         """Put a manifest under the reference's tag or digest. Raises ImageFault, Stopped."""
+        with self._manifest_put(body, media_type) as answer:
+            self._check_kept(answer, body)
+
+    def _manifest_put(
+        self, body: bytes, media_type: str, query: str = ""
+    ) -> AbstractContextManager[Answer]:
         self._check()
-        version = quote(self._reference.version, safe=":")
+        address = f"manifests/{quote(self._reference.version, safe=':')}{query}"
         headers = {"Content-Type": media_type, "Content-Length": str(len(body))}
-        with self._registry.asked(
-            "PUT", f"manifests/{version}", headers, lambda: (body,)
-        ) as answer:
-            self._expect(answer, 201)
-            named = answer.headers.get("Docker-Content-Digest")
+        return self._registry.asked("PUT", address, headers, lambda: (body,))
+
+    def _check_kept(self, answer: Answer, body: bytes) -> None:
+        """Raises ImageFault unless the registry keeps this manifest."""
+        self._expect(answer, 201)
+        named = answer.headers.get("Docker-Content-Digest")
         if named is not None and named != digest_of(body):
             raise corrupt(f"The registry {self._name} keeps another manifest than was pushed.")
 
@@ -208,10 +281,19 @@ class Push:
             return True
 
     def _begin(self, upload: _Upload, blob: Descriptor, source: Source) -> bool:
-        """Begin an upload; False where the blob is there, as another repository has it."""
-        query = {"mount": blob.digest, "from": source.place} if source.place else {}
+        """Begin an upload; False where the blob is there.
+
+        Another repository has it, or the platform's registry took it at once, as it is small.
+        """
+        query, headers, body = {}, {"Content-Length": "0"}, None
+        if source.place:
+            query = {"mount": blob.digest, "from": source.place}
+        elif self._whole and blob.size <= _SMALL:
+            query = {"digest": blob.digest}
+            headers = {**_STREAM, "Content-Length": str(blob.size)}
+            body = partial(self._pieces, blob, source, 0)
         address = _UPLOADS + (f"?{urlencode(query)}" if query else "")
-        with self._registry.asked("POST", address, {"Content-Length": "0"}) as answer:
+        with self._registry.asked("POST", address, headers, body) as answer:
             if query and answer.status == 201:
                 return False
             self._expect(answer, 202)

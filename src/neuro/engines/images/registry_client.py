@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from neuro import __version__
+from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
 from neuro.engines.images.manifests import INDEXES, LARGEST_MANIFEST, MANIFESTS
 from neuro.engines.images.reach import OUTSIDE, Reach
@@ -40,6 +41,23 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
+class _InUse:
+    """A connection that one request has. ``is_free`` once the next one may have it."""
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, place: Place, kept_in: Connections | None
+    ) -> None:
+        self._connection, self._place, self._kept_in = connection, place, kept_in
+        self.is_free = False
+
+    def end(self) -> None:
+        """Keep it, or close it."""
+        if self.is_free and self._kept_in is not None:
+            self._kept_in.give(self._place, self._connection)
+        else:
+            self._connection.close()
+
+
 class Answer:
     """An answer whose body is still to be read, in pieces."""
 
@@ -47,12 +65,14 @@ class Answer:
         self,
         place: Place,
         response: http.client.HTTPResponse,
+        in_use: _InUse | None,
         closing: ExitStack,
     ) -> None:
+        """``in_use`` is None where the connection cannot be used for anything else."""
         self.place = place
         self.status = response.status
         self.headers = response.headers
-        self._response, self._closing = response, closing
+        self._response, self._in_use, self._closing = response, in_use, closing
 
     def read(self, most: int) -> bytes:
         """Some of the body as it comes, nothing at its end.
@@ -70,14 +90,25 @@ class Answer:
             raise ConnectionError("the connection was cut") from error
 
     def close(self) -> None:
+        """Let go; the connection is for the next request where nothing more comes of this one."""
+        if self._in_use is not None:
+            self._in_use.is_free = _has_ended(self._response)
         self._response.close()
         self._closing.close()
+
+
+def _has_ended(response: http.client.HTTPResponse) -> bool:
+    if response.length == 0:
+        response.read()  # It has come, or there was none to come; this is how it notices.
+    return response.isclosed() and not response.will_close
 
 
 class Registry:
     """The repository of a reference, as who has ``credentials`` sees it.
 
     It is asked as far as ``reach`` allows. ``stop`` ends whatever is going on, with Stopped.
+    ``own`` says that it is the platform's, which is told at once who we are. With ``connections``
+    one of these is used, and left there for the next request.
     """
 
     def __init__(
@@ -87,6 +118,9 @@ class Registry:
         reach: Reach = OUTSIDE,
         seconds: float = _SECONDS,
         stop: Stop | None = None,
+        *,
+        own: bool = False,
+        connections: Connections | None = None,
     ) -> None:
         self._reference = reference
         self._credentials = credentials
@@ -96,7 +130,8 @@ class Registry:
         host = reference.host
         scheme = "http" if host in reach.insecure else "https"
         self._base = f"{scheme}://{host}/v2/{reference.repository}/"
-        self._authorization = ""
+        self._connections = connections
+        self._authorization = self._basic() if own and credentials is not None else ""
         self._lock = threading.Lock()
 
     def manifest(self, version: str) -> tuple[bytes, str, str]:
@@ -247,23 +282,48 @@ class Registry:
             raise refused(
                 f"The registry {self._name} sends us to {shown(url)}, which is no address."
             )
-        connection = connection_to(place, self._seconds, self._reach)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        kept = None if self._connections is None else self._connections.take(place)
+        if kept is not None:
+            try:
+                return self._exchange(kept, place, method, target, headers, body)
+            except (BrokenPipeError, ConnectionResetError):
+                # It hung up while we asked, and has not seen it, or said nothing about it.
+                if method not in ("GET", "HEAD") and (method != "PUT" or body is None):
+                    raise
+        opened = connection_to(place, self._seconds, self._reach)
+        return self._exchange(opened, place, method, target, headers, body)
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        place: Place,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+    ) -> Answer:
+        """Ask over a connection, which is opened if it is not."""
         with ExitStack() as closing:
-            closing.callback(connection.close)
+            in_use = _InUse(connection, place, self._connections)
+            closing.callback(in_use.end)
             self._stop.check()
-            connection.connect()
+            if connection.sock is None:
+                connection.connect()
             # Its end is found out wherever somebody reads, however slowly anything comes.
             closing.enter_context(self._stop.telling(_cutter(connection.sock)))
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             agent = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
             given = None if body is None else body()
+            is_sent = True
             try:
                 connection.request(method, target, given, {**agent, **headers})
             except (BrokenPipeError, ConnectionResetError):
                 # It takes no more: perhaps it has said why, and reading that fails otherwise.
                 if given is None:
                     raise
-            return Answer(place, connection.getresponse(), closing.pop_all())
+                is_sent = False
+            response = connection.getresponse()
+            return Answer(place, response, in_use if is_sent else None, closing.pop_all())
 
     # Who we are
 

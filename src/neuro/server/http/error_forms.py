@@ -120,10 +120,15 @@ _OCI_CODE_OF = {
 
 
 def _write_oci(error: PlatformError, languages: str) -> bytes:
-    """An error whose ``code`` is one of OCI's says that one, and its ``detail`` if it has any."""
+    """An error whose ``code`` is one of OCI's says that one, and its ``detail`` if it has any.
+
+    One with several ``details`` is told once for each of them.
+    """
     code = error.code if error.code in OCI_CODES else _OCI_CODE_OF.get(error.status, "UNKNOWN")
-    detail = getattr(error, "detail", None)
-    return msgspec.json.encode(OciFailure([OciError(code, error.message, detail)]))
+    details = getattr(error, "details", None) or [getattr(error, "detail", None)]
+    return msgspec.json.encode(
+        OciFailure([OciError(code, error.message, detail) for detail in details])
+    )
 
 
 # A registry's clients know no other place for it than /v2/ of a host.

@@ -135,7 +135,11 @@ def arguments_of(
     environment.
     """
     _, words = entrypoint_and_argv(container)
-    own = [f"--insecure-registry={registry}", f"--own-registry={registry}/{cluster}/{owner}"]
+    own = [
+        f"--insecure-registry={registry}",
+        f"--own-registry={registry}/{cluster}/{owner}",
+        "--whole-manifests",
+    ]
     if known_as and known_as != registry:
         own.append(f"--registry-map={known_as}={registry}")
     own += [f"--mirror={name}" for name in sorted(mirrors)]

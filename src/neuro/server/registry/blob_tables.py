@@ -58,6 +58,16 @@ def find_blob(connection: Connection, path: str, digest: str) -> FoundBlob | Non
     return None if row is None else FoundBlob(*row)
 
 
+def linked_of(connection: Connection, path: str, digests: Collection[str]) -> set[str]:
+    """Which of some blobs a repository has."""
+    found = (
+        select(links.c.digest)
+        .join(repositories, links.c.repository_id == repositories.c.id)
+        .where(repositories.c.path == path, links.c.digest.in_(digests))
+    )
+    return set(connection.execute(found).scalars())
+
+
 def find_repository(connection: Connection, path: str) -> int | None:
     """The id of a repository that something was pushed to."""
     return connection.execute(

@@ -49,6 +49,8 @@ class BlobStore:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # What the bytes of uploads have come to: a blob that arrives in pieces is not read again.
         self._hashes: dict[str, tuple[int, Any]] = {}
+        # Folders of blobs that are on the disk for good, by name; 256 of each algorithm at most.
+        self._durable: set[Path] = set()
 
     # Blobs
 
@@ -68,7 +70,9 @@ class BlobStore:
         Raises OSError, RegistryError for an unknown one.
         """
         path, upload = self._path(digest), self._upload(upload_id)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            path.parent.mkdir(parents=True, mode=0o700)
+            self._durable.discard(path.parent)
         try:
             os.utime(upload)  # The collection takes what no row knows by its age: it begins now.
         except FileNotFoundError:
@@ -78,8 +82,11 @@ class BlobStore:
     def keep(self, digest: str) -> None:
         """Wait until the place of a blob is on the disk."""
         folder = self._path(digest).parent
-        for made in (folder, folder.parent, folder.parent.parent):
-            sync_folder(made)
+        sync_folder(folder)
+        if folder not in self._durable:  # Whoever has made it may not have come so far.
+            for above in (folder.parent, folder.parent.parent):
+                sync_folder(above)
+            self._durable.add(folder)
 
     def throw_away(self, digest: str, before: float) -> bool:
         """Let a blob be gone that has its place since before a unix time, in the transaction that

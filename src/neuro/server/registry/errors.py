@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from neuro.domain.errors import PlatformError
+
+MOST_MISSING = 256  # blobs that one answer tells of
 
 
 class RegistryError(PlatformError):
@@ -15,6 +18,20 @@ class RegistryError(PlatformError):
         self.code = code
         self.status = status
         self.detail = detail
+
+
+class MissingBlobs(RegistryError):
+    """A manifest that was to be kept only with its blobs; ``details`` name what is missing."""
+
+    def __init__(self, name: str, digests: Sequence[str]) -> None:
+        told = digests[:MOST_MISSING]
+        super().__init__(
+            "MANIFEST_BLOB_UNKNOWN",
+            404,
+            f"The image '{name}' does not have all the blobs that its manifest names: push those"
+            " that are missing, and then the manifest again.",
+        )
+        self.details = [{"digest": digest} for digest in told]
 
 
 class WrongOffset(RegistryError):

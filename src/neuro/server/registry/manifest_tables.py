@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
@@ -87,20 +87,22 @@ def put_manifest(
     tagged: Iterable[str],
     now: datetime,
     size: int | None = None,
-) -> None:
+) -> Collection[str]:
     """Add a manifest, if it is new, and let tags lead to it.
 
-    Its ``size`` in bytes is what is there now, unless another one is given.
+    Its ``size`` in bytes is what is there now, unless another one is given. Returns which of the
+    blobs that it names the repository has, and keeps from now on.
     """
     blob_tables.alone_in(connection, repository_id)
     # Until this is committed the collection cannot take what the manifest needs: it waits here, or
     # has it and is waited for.
-    connection.execute(
+    kept = connection.execute(
         select(links.c.digest)
         .where(links.c.repository_id == repository_id, links.c.digest.in_(manifest.references))
         .order_by(links.c.digest)
         .with_for_update(key_share=True, read=True)
     )
+    linked = frozenset(kept.scalars())
     if size is None:
         size = _size_of(connection, repository_id, manifest.references)
     insertion = upsert(connection, manifests)
@@ -137,6 +139,7 @@ def put_manifest(
             written_over(connection.dialect.name, tags, "digest", "set_at"),
             {"repository_id": repository_id, "tag": tag, "digest": manifest.digest, "set_at": now},
         )
+    return linked
 
 
 def measure_indexes(connection: Connection, repository_id: int, part: str) -> None:

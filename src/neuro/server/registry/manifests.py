@@ -57,6 +57,11 @@ class Manifest(msgspec.Struct, frozen=True):
     subject: str | None
     listed: Descriptor
 
+    @property
+    def is_index(self) -> bool:
+        """Whether it names manifests, and not blobs."""
+        return self.media_type in _INDEXES
+
 
 def parse_manifest(content: bytes, media_type: str, digest: str) -> Manifest:
     """Look at a manifest that was pushed with a ``Content-Type``.

@@ -55,6 +55,12 @@ class ManifestQuery(msgspec.Struct, frozen=True):
     look: bool = False
 
 
+class PushQuery(msgspec.Struct, frozen=True):
+    """With ``whole`` a manifest is kept only where the repository has all blobs that it names."""
+
+    whole: bool = False
+
+
 class ReferrersQuery(msgspec.Struct, frozen=True):
     """``artifactType`` is the only one that is listed, if it is given."""
 
@@ -153,14 +159,14 @@ def registry_routes(service: RegistryService, mirrors: Mirrors) -> list[Routes]:
         needs=need(Action.WRITE),
         section=SECTION,
     )
-    async def put_manifest(call: Call) -> web.Response:
+    async def put_manifest(call: Call, query: PushQuery) -> web.Response:
         """Push a manifest; ``tag`` in the query, as often as wanted, lets tags lead to it too."""
         request = call.request
         reference = _reference(call)
         tags = [parse_tag(tag) for tag in request.query.getall("tag", [])]
         content = await read_json(request, bytes, MAX_MANIFEST)
         manifest = await service.put_manifest(
-            call.found, reference, tags, content, request.content_type
+            call.found, reference, tags, content, request.content_type, whole=query.whole
         )
         answer = web.Response(status=201, headers=OCI.headers)
         answer.headers[hdrs.LOCATION] = f"{V2}/{call.found.path}/manifests/{manifest.digest}"

@@ -23,6 +23,7 @@ from neuro.server.registry import blob_tables, manifest_tables, rule_tables
 from neuro.server.registry.blob_tables import FoundBlob
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.errors import (
+    MissingBlobs,
     RegistryError,
     unknown_blob,
     unknown_manifest,
@@ -261,10 +262,14 @@ class RegistryService:
         tags: Sequence[str],
         content: bytes,
         media_type: str,
+        *,
+        whole: bool = False,
     ) -> Manifest:
         """Keep a manifest by its digest, and let tags lead to it. Raises RegistryError.
 
         What it names need not be there: a part of an index, or a layer that is kept elsewhere.
+        With ``whole`` each blob has to be, of this very repository: otherwise nothing is kept.
+        Raises MissingBlobs then.
         """
         named = is_digest(reference)
         digest = digest_of(content, algorithm_of(reference) if named else DEFAULT_ALGORITHM)
@@ -281,6 +286,8 @@ class RegistryService:
             )
         manifest = parse_manifest(content, media_type, digest)
         tagged = sorted({*tags, *(() if named else (reference,))})
+        if whole:
+            await self._check_blobs(repository, manifest)
         now = self._now()
 
         def put(connection: Connection) -> None:
@@ -291,10 +298,31 @@ class RegistryService:
             if rules.immutable:
                 moved = rule_tables.moved(connection, repository_id, tagged, digest)
                 check_movable(repository.path, moved, rules)
-            manifest_tables.put_manifest(connection, repository_id, manifest, tagged, now)
+            kept = manifest_tables.put_manifest(connection, repository_id, manifest, tagged, now)
+            if whole and (lost := [each for each in manifest.references if each not in kept]):
+                raise MissingBlobs(repository.path, lost)  # Collected a moment ago.
 
         await self._database.write(put)
         return manifest
+
+    async def _check_blobs(self, repository: Repository, manifest: Manifest) -> None:
+        """Raise MissingBlobs unless a repository has all blobs of a manifest, with their files.
+
+        Of what it does not have no file is looked for: how long that takes would tell whether
+        somebody else has it.
+        """
+        if manifest.is_index:
+            raise RegistryError(
+                "UNSUPPORTED",
+                400,
+                "An index names manifests, and is pushed without 'whole' in the query.",
+            )
+        linked = await self._database.read(
+            lambda c: blob_tables.linked_of(c, repository.path, manifest.references)
+        )
+        there = await self.in_thread(lambda: set(filter(self.store.has, linked)))
+        if missing := [each for each in manifest.references if each not in there]:
+            raise MissingBlobs(repository.path, missing)
 
     # Quotas
 
