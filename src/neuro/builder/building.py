@@ -76,6 +76,7 @@ class Building:
         self._anew = anew
         self._digests = Digests()
         self._names = dict(_names(plan))
+        self._has_commands = any(isinstance(step, Execute) for step in plan.steps)
         self._trees: dict[int, Tree] = {}
         self._held: list[HeldLayer] = []
         self._lock = threading.Lock()
@@ -84,6 +85,7 @@ class Building:
 
     def close(self) -> None:
         """Give back all layers, and files of URLs."""
+        self._running.close()
         for layer in self._held:
             layer.close()
         for there in self._downloads.values():
@@ -176,6 +178,8 @@ class Building:
             found = self._cache.find(exact)
             if found is not None:
                 return found, False
+        if self._has_commands:
+            self._running.expect()  # a command that this layer is below, if it is not this one
         key = self._key(step, below, by_content=True)
         layer, is_new = self._cache.make(
             key, lambda draft: self._fill_as(key, step, below, draft, task), anew=self._anew
