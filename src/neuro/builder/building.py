@@ -50,8 +50,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Building:
     """One plan on its way; its files of URLs are asked for as far as ``reach`` allows.
 
-    ``anew`` runs each step, whatever is in the cache. ``has_made`` says whether a
-    layer was made, and not found.
+    ``anew`` runs each step, whatever is in the cache. ``added`` is how many bytes the layers have
+    that were made, and not found; None where all were found.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Building:
         self._held: list[HeldLayer] = []
         self._lock = threading.Lock()
         self._downloads: dict[RemoteFile, Download] = {}
-        self.has_made = False
+        self.added: int | None = None
 
     def close(self) -> None:
         """Give back all layers, and files of URLs."""
@@ -150,7 +150,9 @@ class Building:
             is_linked = isinstance(step, CopyFiles) and step.is_linked
             layer, is_new = self._layer(step, EMPTY if is_linked else below, task)
             self._held.append(layer)
-            self.has_made = self.has_made or is_new
+            if is_new:
+                with self._lock:
+                    self.added = (self.added or 0) + layer.size
             task.end(cached=not is_new)
             return below.plus(layer, is_linked=is_linked)
         except BaseException as error:
