@@ -121,6 +121,10 @@ def test_the_cache_is_tidied_by_builds_that_add_to_it(here: Place, tmp_path: Pat
     assert left.exists(), "nobody waits for that whose build adds nothing"
 
     here.build("FROM BASE\nWORKDIR /x\n")
+    assert left.exists(), "a moment ago it was tidied, and little was added"
+
+    os.utime(tmp_path / "cache" / "swept", (1, 1))
+    here.build("FROM BASE\nWORKDIR /y\n")
     assert not left.exists()
 
 

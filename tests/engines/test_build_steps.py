@@ -282,7 +282,7 @@ step = stepping.StepRun(
     layers=(Path({BASE!r}),), upper=place / "upper", work=place / "work",
     argv=("sh", "-c", "echo begun; sleep 1000"), output=lambda *_: stop.stop(),
 )
-print(stepping.run_step(step, stop), stepping.run_step(step, stop))
+print(stepping.run_step(step, starter, stop), stepping.run_step(step, starter, stop))
 """
 
     done = await builder.job(script)

@@ -129,14 +129,14 @@ def _build(
         order = Order(
             tree, made, options, context, bases, passwords, sources, volumes, reach, report, lines
         )
-        has_made = False
+        added = None
         try:
             if not _built_by_daemon(order, environment, daemon):
-                has_made = _build_here(order, cache)
+                added = _build_here(order, cache)
         except StepFailed as failed:
             raise DockerfileError([_problem(failed, tree, report)]) from None
-    if not has_made:
-        return  # nothing has grown, and somebody waits
+    if added is None or not cache.is_to_be_swept(added):
+        return  # nothing has grown much, and somebody waits
     try:
         cache.sweep(_MOST)
         bases.sweep(_MOST)
@@ -152,8 +152,8 @@ def _reach(options: Options, environment: Mapping[str, str]) -> Reach:
     return msgspec.structs.replace(given, insecure=insecure, local=(*given.local, *own))
 
 
-def _build_here(order: Order, cache: Cache) -> bool:
-    """Carry the plan out; whether the cache has grown. Raises BuildFault, OSError."""
+def _build_here(order: Order, cache: Cache) -> int | None:
+    """Carry the plan out; bytes of the layers that it made, if any. Raises BuildFault, OSError."""
     options, report = order.options, order.report
     with ExitStack() as stack:
         running = Running(cache, order.context, options.secrets, order.volumes, order.sources)
@@ -172,7 +172,7 @@ def _build_here(order: Order, cache: Cache) -> bool:
         result = building.run()
         if not options.push:
             report.write(_NOT_PUSHED)
-            return building.has_made
+            return building.added
         image = _labelled(order.plan.image, options.labels)
         scratch = stack.enter_context(cache.scratch())
         exporter = Exporter(
@@ -187,7 +187,7 @@ def _build_here(order: Order, cache: Cache) -> bool:
         pushed = exporter.push(image, result, options.destinations)
         size = sum(one.size for one in (*pushed.layers, pushed.config_blob))
         _tell(order, pushed.digest, size)
-        return building.has_made
+        return building.added
 
 
 def _built_by_daemon(order: Order, environment: Mapping[str, str], daemon: str) -> bool:

@@ -16,6 +16,7 @@ from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.placing import Placer
 from neuro.builder.reporting import Task
 from neuro.builder.sources import ANYWHERE, Sources
+from neuro.builder.starting import Starter
 from neuro.builder.trees import EMPTY, Tree
 from neuro.builder.views import Context, LayerFolder, View
 from neuro.dockerfile.mounts import Mount
@@ -53,6 +54,16 @@ class Running:
         self._lock = threading.Lock()
         self._stops: set[stepping.Stop] = set()
         self._stopped = False
+        self._starter = Starter()
+
+    def close(self) -> None:
+        """End what commands were begun by, when none is left."""
+        self._starter.close()
+
+    def expect(self) -> None:
+        """There will be a command: let what begins it be ready."""
+        with contextlib.suppress(OSError):  # who needs it is told
+            self._starter.expect()
 
     def stop(self) -> None:
         """End all commands, from any thread."""
@@ -106,7 +117,7 @@ class Running:
                 output=task.output,
             )
             try:
-                code = stepping.run_step(asked, stop)
+                code = stepping.run_step(asked, self._starter, stop)
             except stepping.StepFault as fault:
                 raise BuildFault(str(fault)) from None
             finally:
