@@ -174,7 +174,7 @@ class Building:
             if found is None:
                 return _Unmade(task, exact)
             self._held.append(found)
-            task.end(cached=True)
+            task.end(cached=True, held=True)
             return self._above(step, found)
         except BaseException as error:
             raise _told(error, step, task) from None
