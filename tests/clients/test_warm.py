@@ -17,6 +17,7 @@ import pytest
 from tests.clients.flow_client import FlowClient
 from tests.clients.reference_client import PATIENCE, ReferenceClient
 from tests.clients.warm import MODULES, Warm, surroundings
+from tests.server_process import ServerProcess
 
 PROBE = Path(__file__).with_name("probe.py").read_text()
 
@@ -208,8 +209,12 @@ jobs:
 
 
 @pytest.fixture(scope="module")
-def flow(client: ReferenceClient, named: Callable[[str], str]) -> FlowClient:
+def flow(
+    make_client: Callable[[], ReferenceClient], server: ServerProcess, named: Callable[[str], str]
+) -> FlowClient:
     """A workspace with a job that has not run."""
+    client = make_client()
+    client.run("config", "login-with-token", server.token, server.url)
     flow = FlowClient(client, named("whole").replace("-", "_"))
     flow.write("live", LIVE)
     return flow
