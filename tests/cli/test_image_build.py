@@ -77,12 +77,12 @@ def test_a_job_runs_in_what_was_built(person: Home, context: Path) -> None:
     assert then == now
 
 
-def test_short_names_are_of_ones_own_images(person: Home, context: Path) -> None:
+def test_short_names_are_of_ones_own_images(person: Home, owner: str, context: Path) -> None:
     dockerfile = context / "Dockerfile"
     dockerfile.write_text("FROM host\nRUN echo lies below > /below\n")
     person.ok("image", "build", "-t", "made:v1", "-t", "neuro/base:v1", "context")
 
-    for base in ("image:made:v1", "neuro/base:v1"):
+    for base in ("image:made:v1", f"image:/{owner}/made:v1", "neuro/base:v1"):
         dockerfile.write_text(f"FROM {base}\nRUN echo {base} $(cat /below)\n")
         assert f" {base} lies below\n" in person.ok(
             "image", "build", "-F", "-t", "other:v1", "context"
@@ -91,7 +91,7 @@ def test_short_names_are_of_ones_own_images(person: Home, context: Path) -> None
     dockerfile.write_text("FROM image:nothing:v1\n")
     missing = person.run("image", "build", "-F", "-t", "other:v1", "context")
     assert missing.returncode == 1
-    assert "There is no image" in missing.stdout
+    assert f"The image 'image:/{owner}/nothing' was not found" in missing.stdout
 
 
 def test_the_end_is_told_to_programs(person: Home, owner: str, context: Path) -> None:

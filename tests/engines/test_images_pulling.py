@@ -396,6 +396,26 @@ def test_no_such_image_is_told_with_the_registrys_own_reason(
 
 
 @pytest.mark.parametrize(
+    ("name", "expected", "told"),
+    [
+        ("docker.io/library/x:v1", FaultKind.AWAY, "The registry docker.io cannot be reached: "),
+        ("lab.example/x:v1", FaultKind.NOT_FOUND, "There is no registry lab.example: check the "),
+    ],
+)
+def test_no_way_out_is_told_apart_from_a_wrong_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, expected: FaultKind, told: str
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    fault = fault_of(store, name)
+
+    assert (fault.kind, fault.sentence[: len(told)]) == (expected, told)
+
+
+@pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
         (500, b"<html>", FaultKind.AWAY),

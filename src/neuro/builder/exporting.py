@@ -245,7 +245,8 @@ class Exporter:
 def summary(digest: str, size: int, destinations: Sequence[str]) -> str:
     """What is said of an image at the end; ``size`` is bytes."""
     names = "\n".join(f"Pushed {printable(one)}" for one in destinations)
-    return f"{names}\nDigest: {digest}\nSize: {size / _MIB:.1f} MiB\n"
+    amount = f"{size / _MIB:.1f} MiB" if size >= _MIB else f"{size / 1024:.1f} KiB"
+    return f"{names}\nDigest: {digest}\nSize: {amount}\n"
 
 
 def _reference(text: str) -> Reference:

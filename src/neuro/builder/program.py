@@ -28,6 +28,7 @@ from neuro.docker import build_place
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
+from neuro.dockerfile.stages import origins
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.images import BUILD_CACHE, with_tag
@@ -276,24 +277,25 @@ def _planned(
         if not needed:
             assert isinstance(made, Plan)
             return made
-        hints = made.hints if isinstance(made, ImagesNeeded) else {}
         if len(needed) == 1:
-            look_up(needed[0], hints.get(needed[0].reference, ""))
+            look_up(needed[0], made.hints.get(needed[0].reference, ""))
             continue
         from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
 
         with ThreadPoolExecutor(_LOOK_UPS, "look-up") as threads:
-            told = [hints.get(one.reference, "") for one in needed]
+            told = [made.hints.get(one.reference, "") for one in needed]
             for _ in threads.map(look_up, needed, told):
                 pass
 
 
 def _at_its_line(fault: BuildFault, image: BaseImage, tree: Dockerfile) -> Exception:
-    """The fault with the FROM that names the image, where one does so plainly."""
+    """The fault with the FROM or ``from=`` that names the image, where one does so plainly."""
     for stage in tree.stages:
-        if with_tag(stage.begin.base.text) == image.reference:
-            at = stage.begin.base.at
-            return DockerfileError([Problem(fault.sentence, at, fault.hint or None)])
+        named = [(stage.begin.base.text, stage.begin.base.at)]
+        named += [(name, at) for one in stage.instructions for name, at, _ in origins(one)]
+        for name, at in named:
+            if with_tag(name) == image.reference:
+                return DockerfileError([Problem(fault.sentence, at, fault.hint or None)])
     return fault
 
 

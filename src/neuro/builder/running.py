@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from neuro.builder.views import Context, LayerFolder, View
 from neuro.dockerfile.mounts import Mount
 from neuro.dockerfile.steps import CopyFiles, Execute, Files, RemoteFile
 
+_PACKAGES = re.compile(r"\b(?:apt|apt-get|dpkg|apk|dnf|yum)\b")
 _KILLED = 137
 _SCRIPTS = "/run/script"
 _SCRIPT_MODE = 0o755
@@ -124,11 +126,13 @@ class Running:
                 with self._lock:
                     self._stops.discard(stop)
         if code != 0:
-            raise _failed(step, code, task)
+            raise _failed(step, code, task, on_host=below.on_host)
 
 
-def _failed(step: Execute, code: int, task: Task) -> StepFailed:
+def _failed(step: Execute, code: int, task: Task, *, on_host: bool) -> StepFailed:
     hint = ""
+    if on_host and _PACKAGES.search(step.text):
+        hint = "`host` has no packages of its own: begin with an image such as debian for that."
     if code == _KILLED:
         hint = "It was killed: perhaps it needs more memory than the job has. Take a larger preset."
     sentence = f"The command ended with exit code {code}."

@@ -190,6 +190,14 @@ class Images:
         request = Request(method="POST", path="/images/scrub")
         return lines(self._transport, request, ScrubbedFile)
 
+    async def check_push(self, image: OwnImage) -> None:
+        """Ask whether something may be pushed as an image. Raises NotPermitted, and what a quota
+        that is used up would.
+        """
+        from neuro.client.image_files.registry import Registry
+
+        await Registry(self._transport, self._top).check_push(image.repository)
+
     async def push_file(
         self, path: str | Path, image: OwnImage, progress: LayerProgress | None = None
     ) -> None:

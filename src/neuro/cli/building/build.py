@@ -44,12 +44,14 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
     """Build and push an image; its log goes to the descriptor ``log``. Ctrl-C kills the job.
 
     Raises Failure for a Dockerfile that is wrong (with each place), before anything is sent, and
-    for an image that exists, unless ``force``.
+    for an image that exists, unless ``force``; NotPermitted for one that is not theirs to push.
     """
     client = context.client
     source = source_of(context, wanted)
     if not wanted.force:
         _refuse_existing(context, wanted.images)
+    for image in wanted.images:
+        context.run(client.images.check_push(image))
     preset = wanted.preset or _first_preset(context)
     with sent(context, source, wanted) as (mounted, secret_paths):
         job_build = Build(
