@@ -36,6 +36,8 @@ async def send_if_large(
         sent = web.StreamResponse(
             status=answer.status, reason=answer.reason, headers=answer.headers
         )
+        if answer.keep_alive is False:
+            sent.force_close()
         sent.content_length = len(body)
         await sent.prepare(request)
         rest = memoryview(body)
