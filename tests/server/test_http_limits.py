@@ -13,12 +13,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
 
 from neuro.client import Client
 from neuro.client.transport import Request
 from neuro.domain.errors import TooManyRequests
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
+from neuro.server.http.bodies import Pace
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
@@ -453,6 +455,72 @@ def test_a_person_and_their_service_accounts_share_a_budget() -> None:
         budgets.share(robot, "", is_stream=False),
     ):
         pass
+
+
+LARGE = bytes(64 << 20)  # more than the buffers of two sockets take
+
+
+@contextlib.asynccontextmanager
+async def _large_answers(
+    budgets: Budgets, pace: Pace, cut: asyncio.Event | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """The address of an application that gives a large answer at /large."""
+    routes = Routes("tests")
+
+    @routes.add("GET", "/large", public=True)
+    async def large(call: Call) -> web.Response:
+        """A large answer."""
+        return web.Response(body=LARGE, content_type="text/plain")
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ConnectionResetError:
+            if cut is not None:
+                cut.set()
+            raise
+
+    app = web.Application(middlewares=[render_errors, watch])
+    install(app, routes.items, pace, budgets)
+    async with TestServer(app) as server:
+        yield server.host, server.port or 0
+
+
+async def _status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    return int(head.split()[1])
+
+
+async def test_large_answers_that_nobody_reads_count_for_their_caller() -> None:
+    async with (
+        _large_answers(Budgets(answers=100 << 20), Pace(stall_seconds=3600)) as (host, port),
+        contextlib.AsyncExitStack() as stack,
+    ):
+
+        async def connection() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(host, port)
+            stack.callback(writer.close)
+            return reader, writer
+
+        first, second = await connection(), await connection()
+
+        assert await _status(*first) == 200
+        assert await _status(*second) == 429
+        assert await first[0].readexactly(len(LARGE)) == LARGE
+        assert await _status(*first) == 200
+
+
+async def test_a_large_answer_that_nobody_reads_is_ended() -> None:
+    cut = asyncio.Event()
+    async with _large_answers(Budgets(), Pace(stall_seconds=0.1), cut) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await _status(reader, writer) == 200
+
+        async with asyncio.timeout(60):
+            await cut.wait()
+        writer.close()
 
 
 @pytest.mark.parametrize(

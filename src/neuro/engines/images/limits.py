@@ -11,6 +11,7 @@ _LEAST_SECONDS = 300  # four million files take that long
 _SLOWEST = 1 << 20  # bytes of a blob in a second; usual is fifty times as much
 _SLOWEST_PACKED = 8 << 20  # bytes of files in a second
 _SPARE, _SHARE = 1 << 30, 20  # bytes that stay free on the disk, or this part of a small one
+_SPARE_FILES = 100_000  # and files, where a disk can have a certain number of them
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,27 @@ def spare_of(disk: os.statvfs_result) -> int:
 
 
 def check_spare(file: int, spare: int) -> None:
-    """Raises ImageFault where less than ``spare`` bytes are free on an open file's disk."""
+    """Raises ImageFault where less than ``spare`` bytes are free on an open file's disk.
+
+    So it does where the disk can have few files more: four layers of empty ones, a megabyte each,
+    could take all that a disk of 250 GB can have.
+    """
     disk = os.fstatvfs(file)
+    check_files(disk)
     free = disk.f_bavail * disk.f_frsize
     if free < spare:
         raise no_room(free, spare)
+
+
+def check_files(disk: os.statvfs_result) -> None:
+    """Raises ImageFault where a disk can have few files more; many file systems have no limit."""
+    spare = min(_SPARE_FILES, disk.f_files // _SHARE)
+    if disk.f_favail < spare:
+        raise ImageFault(
+            FaultKind.NO_ROOM,
+            f"There is no room on the disk of images: it can have {disk.f_favail} files more, and"
+            f" {spare} are to stay free.",
+        )
 
 
 def no_room(free: int, wanted: int) -> ImageFault:

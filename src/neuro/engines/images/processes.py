@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from neuro.engines.images.faults import FaultKind, ImageFault
@@ -27,20 +28,50 @@ _LIBRARIES = ("isal", "backports")
 _WORK = {"unpacker": "unpacked", "merger": "merged", "packer": "read"}
 
 
-# Each takes a core and some of the memory, so they take turns.
-_TURNS = threading.BoundedSemaphore(max(2, min(4, os.cpu_count() or 1)))
 _LOOK_SECONDS = 0.1
 
 
-@contextmanager
-def turn(stop: Stop) -> Iterator[None]:
+class Turns:
+    """A few turns for everybody, of which one person has ``of_one`` at most.
+
+    A layer that somebody made for it takes minutes, and there may be any number of these.
+    """
+
+    def __init__(self, turns: int, of_one: int) -> None:
+        self._free = turns
+        self._of_one = of_one
+        self._held: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, stop: Stop) -> Iterator[None]:
+        """Have a turn, for the person of ``stop``. Raises Stopped."""
+        person = stop.person
+        with self._changed:
+            while not (self._free and self._held[person] < self._of_one):
+                self._changed.wait(_LOOK_SECONDS)
+                stop.check()
+            self._free -= 1
+            self._held[person] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._held[person] -= 1
+                if not self._held[person]:
+                    del self._held[person]
+                self._changed.notify_all()
+
+
+# Each takes a core and some of the memory, so they take turns. One is always for another person.
+_OF_ONE = max(2, min(4, os.cpu_count() or 1))
+_TURNS = Turns(_OF_ONE + 1, _OF_ONE)
+
+
+def turn(stop: Stop) -> AbstractContextManager[None]:
     """Be one of the few of this server who have such a process. Raises Stopped."""
-    while not _TURNS.acquire(timeout=_LOOK_SECONDS):
-        stop.check()
-    try:
-        yield
-    finally:
-        _TURNS.release()
+    return _TURNS.take(stop)
 
 
 class LayerProcess:

@@ -12,9 +12,13 @@ class Stopped(Exception):
 
 
 class Stop:
-    """A thing that is set once. Who is at work looks at it, waits on it, or leaves word with it."""
+    """A thing that is set once. Who is at work looks at it, waits on it, or leaves word with it.
 
-    def __init__(self) -> None:
+    ``person`` is whom the work is for, where people share what there is little of.
+    """
+
+    def __init__(self, person: str = "") -> None:
+        self.person = person
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._told: dict[int, Callable[[], None]] = {}

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 
 from neuro.engines.images import locks
 from neuro.engines.images.faults import corrupt
-from neuro.engines.images.limits import Limits, no_room, spare_of
+from neuro.engines.images.limits import Limits, check_files, no_room, spare_of
 from neuro.engines.images.locks import Lock
 from neuro.engines.images.processes import LayerProcess, turn
 from neuro.engines.images.settling import SETTLED, settle
@@ -187,6 +187,7 @@ class Store:
     def check_room(self, wanted: int) -> None:
         """Raises ImageFault where ``wanted`` bytes more do not fit on the disk."""
         disk = os.statvfs(self.shelves.folder)
+        check_files(disk)
         free = disk.f_bavail * disk.f_frsize - self._spare()
         if free < wanted:
             raise no_room(free, wanted)

@@ -105,7 +105,7 @@ class Pulls:
         """The run's image. Raises what ``Images.ready`` does, and Withdrawn."""
         ref = RunRef(spec.job_id, spec.run)
         stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        stop = Stop()
+        stop = Stop(_person_of(spec))
         self._wanted[ref] = stopped, stop
         fetching = asyncio.ensure_future(self._fetch(spec, stopped, stop))
         try:
@@ -123,7 +123,7 @@ class Pulls:
 
     async def _fetch(self, spec: RunSpec, stopped: asyncio.Future[None], stop: Stop) -> Root:
         loop = asyncio.get_running_loop()
-        owner = spec.person or spec.neighbours or spec.job_id
+        owner = _person_of(spec)
 
         def told(progress: float) -> None:
             loop.call_soon_threadsafe(self._waits, spec, stopped, progress)
@@ -174,6 +174,10 @@ class Pulls:
     def _waits(self, spec: RunSpec, stopped: asyncio.Future[None], progress: float) -> None:
         if not stopped.done():  # else it is told late
             self._say(spec, "Its image is pulled", min(1.0, max(0.0, progress)))
+
+
+def _person_of(spec: RunSpec) -> str:
+    return spec.person or spec.neighbours or spec.job_id
 
 
 async def _with_drivers(request: Request) -> Request:

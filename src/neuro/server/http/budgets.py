@@ -21,11 +21,16 @@ from neuro.server.access.people import person_of
 
 @dataclass
 class Budgets:
-    """What one caller may have in flight: ``requests``, and ``streams`` besides."""
+    """What one caller may have in flight: ``requests``, and ``streams`` besides.
+
+    ``answers`` are bytes of large answers that they have not read.
+    """
 
     requests: int = 128
     streams: int = 1024
+    answers: int = 64 << 20
     _taken: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    _unread: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def share(self, caller: Identity | None, address: str, *, is_stream: bool) -> Iterator[None]:
@@ -33,8 +38,7 @@ class Budgets:
 
         Raises TooManyRequests for one more than a caller may have.
         """
-        # A user's name has no blank in it, so no address can be taken for one.
-        key = (f"address {address}" if caller is None else person_of(caller.user), is_stream)
+        key = (_holder(caller, address), is_stream)
         limit = self.streams if is_stream else self.requests
         if self._taken[key] >= limit:
             what = "streams" if is_stream else "requests"
@@ -49,6 +53,31 @@ class Budgets:
             self._taken[key] -= 1
             if not self._taken[key]:
                 del self._taken[key]
+
+    @contextmanager
+    def unread(self, caller: Identity | None, address: str, size: int) -> Iterator[None]:
+        """Around the sending of a large answer of ``size`` bytes.
+
+        Raises TooManyRequests where it is more than a caller may have; the first is never.
+        """
+        key = _holder(caller, address)
+        if self._unread[key] and self._unread[key] + size > self.answers:
+            raise TooManyRequests(
+                f"{self.answers >> 20} MiB of answers to you are not read yet, which is the most"
+                " for one person: read them, and try again in a second."
+            )
+        self._unread[key] += size
+        try:
+            yield
+        finally:
+            self._unread[key] -= size
+            if not self._unread[key]:
+                del self._unread[key]
+
+
+def _holder(caller: Identity | None, address: str) -> str:
+    # A user's name has no blank in it, so no address can be taken for one.
+    return f"address {address}" if caller is None else person_of(caller.user)
 
 
 BUDGETS = web.AppKey("budgets", Budgets)

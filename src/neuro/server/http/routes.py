@@ -41,6 +41,7 @@ from neuro.server.http.bodies import (
 from neuro.server.http.budgets import BUDGETS, Budgets
 from neuro.server.http.connections import caller_is_known
 from neuro.server.http.error_forms import OURS, ErrorForm
+from neuro.server.http.large_answers import send_if_large
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
 from neuro.server.threads import working_for
@@ -273,7 +274,7 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
             request.app[BUDGETS].share(caller, address, is_stream=stream is not None),
             working_for(person_of(caller.user) if caller else ""),
         ):
-            return await work(call)
+            return await send_if_large(request, await work(call), caller, address)
 
     async def work(call: Call) -> web.StreamResponse:
         request = call.request

@@ -18,7 +18,7 @@ from neuro.server.registry.blobs import BlobStore, Incoming
 from neuro.server.registry.names import algorithm_of
 
 _PIECE = 1 << 20
-_READ_BYTES = 1 << 20
+_READ_BYTES = 128 << 10  # for each who reads: they may be a thousand, and read nothing of it
 
 
 class Fetch:
