@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from benchmarks.harness import Result, logged_in, ms, neuro_command, seconds, server
@@ -27,6 +29,10 @@ ROUNDS = 7
 STEPS = 20
 BASE = "FROM scratch\nCOPY busybox /bin/\n"
 CACHED = BASE + 'RUN ["/bin/busybox", "true"]\n' * (STEPS - 1)
+# As those of people: each step has a layer of its own, which the push asks for.
+LAYERS = BASE + "".join(
+    f'RUN ["/bin/busybox", "touch", "/{number}"]\n' for number in range(1, STEPS)
+)
 ONE = BASE + 'ARG N\nRUN ["/bin/busybox", "true"]\n'
 
 
@@ -42,6 +48,7 @@ def run() -> Iterator[Result]:
         context.mkdir()
         shutil.copy(BUSYBOX, context / "busybox")
         (context / "cached").write_text(CACHED)
+        (context / "layers").write_text(LAYERS)
         (context / "one").write_text(ONE)
         (context / "none").write_text(BASE + "ARG N\n")
         yield from _whole(folder, context)
@@ -60,22 +67,39 @@ def _whole(folder: Path, context: Path) -> Iterator[Result]:
     with server() as running:
         env = logged_in(running, folder)
 
-        def build(name: str, number: int = 0, preset: str = "large", tag: str = "v1") -> float:
-            words = ["image", "build", "-F", "-t", f"image:bench:{tag}", "--preset", preset]
+        def command(name: str, number: int = 0, preset: str = "large") -> list[str]:
+            words = ["image", "build", "-F", "-t", "image:bench:v1", "--preset", preset]
             words += ["-f", name, "--build-arg", f"N={number}", str(context)]
-            command = [*neuro_command(), *words]
+            return [*neuro_command(), "--trace", *words]
+
+        def build(name: str, number: int = 0, preset: str = "large") -> float:
+            words = command(name, number, preset)
+            words.remove("--trace")
             return seconds(
-                lambda: subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+                lambda: subprocess.run(words, env=env, check=True, stdout=subprocess.DEVNULL)
             )
 
-        build("cached")
-        times = sorted(build("cached") for _ in range(ROUNDS))
-        yield Result(
-            f"`neuro image build`, {STEPS} cached steps, all of it",
-            ms(statistics.median(times)),
-            "≤ 500 ms",
-            f"{ms(times[0])} to {ms(times[-1])}",
-        )
+        for name, of, budget in (
+            ("cached", f"{STEPS} cached steps, all of it", "≤ 500 ms"),
+            ("layers", f"{STEPS} cached steps with a layer each", ""),
+        ):
+            build(name)
+            times = sorted(build(name) for _ in range(ROUNDS))
+            yield Result(
+                f"`neuro image build`, {of}",
+                ms(statistics.median(times)),
+                budget,
+                f"{ms(times[0])} to {ms(times[-1])}",
+            )
+            seen = [_looked_at(command(name), env) for _ in range(ROUNDS)]
+            for part in seen[0]:
+                found = sorted(one[part] for one in seen)
+                yield Result(
+                    f"the same until {part}",
+                    ms(statistics.median(found)),
+                    "",
+                    f"{ms(found[0])} to {ms(found[-1])}",
+                )
         build("none")
         build("one")
         more = [build("one", number) - build("none", number) for number in range(1, ROUNDS + 1)]
@@ -95,6 +119,26 @@ def _whole(folder: Path, context: Path) -> Iterator[Result]:
                 f"{took:.0f} s",
                 "it can be built",
             )
+
+
+def _looked_at(command: list[str], env: dict[str, str]) -> dict[str, float]:
+    """Seconds from the start of a traced build to its moments."""
+    began = time.time()
+    ran = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    ended = time.time()
+    asked = re.search(r"^([\d.]+) > POST \S*/jobs(?:\?|$)", ran.stderr, re.MULTILINE)
+    job = re.search(r"^Job ID: (\S+)", ran.stdout, re.MULTILINE)
+    assert asked is not None
+    assert job is not None
+    read = [*neuro_command(), "logs", "--timestamps", job[1]]
+    log = subprocess.run(read, env=env, check=True, capture_output=True, text=True)
+    lines = [datetime.fromisoformat(it.split()[0]).timestamp() for it in log.stdout.splitlines()]
+    return {
+        "its job is submitted": float(asked[1]),
+        "the first line of its log": lines[0] - began,
+        "the last line of its log": lines[-1] - began,
+        "its end": ended - began,
+    }
 
 
 async def _measured(folder: Path, context: Path) -> dict[str, float]:

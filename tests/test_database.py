@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 
-from neuro.server.database.engine import Database
+from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.threads import working_for
 from tests.postgres import PostgresServer
 
 
@@ -46,6 +50,29 @@ async def test_a_change_that_fails_leaves_nothing(database_url: str) -> None:
         lambda connection: connection.scalar(text("SELECT count(*) FROM mark"))
     )
     assert count == 0
+    database.close()
+
+
+async def test_one_persons_changes_do_not_wait_for_all_of_anothers(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    goes_on = threading.Event()
+    order: list[str] = []
+
+    def change(person: str, _: Connection) -> None:
+        goes_on.wait()
+        order.append(person)
+
+    with working_for("mallory"):
+        many = [asyncio.ensure_future(database.write(partial(change, "mallory"))) for _ in range(9)]
+        await asyncio.sleep(0)  # All of them are asked for.
+    with working_for("alice"):
+        one = asyncio.ensure_future(database.write(partial(change, "alice")))
+        await asyncio.sleep(0)
+    goes_on.set()
+    await asyncio.gather(*many, one)
+
+    # Mallory's first has begun, and the turn after it may be Mallory's too.
+    assert order.index("alice") in (1, 2)
     database.close()
 
 

@@ -103,6 +103,17 @@ def test_the_oldest_go_first_and_what_is_used_stays(cache: Cache) -> None:
     assert sorted(os.listdir(f"{cache.folder}/keys")) == ["a"]
 
 
+def test_a_cache_is_swept_where_that_was_long_ago_or_much_was_added(cache: Cache) -> None:
+    assert cache.is_to_be_swept(0, now=10_000.0)  # nobody ever did
+
+    cache.sweep(1 << 30, now=10_000.0)
+
+    assert not cache.is_to_be_swept(1 << 30, now=10_500.0)
+    assert cache.is_to_be_swept((1 << 30) + 1, now=10_000.0)
+    assert cache.is_to_be_swept(0, now=10_601.0)
+    assert cache.is_to_be_swept(0, now=9_000.0)  # the clock was set back
+
+
 def test_a_layer_that_the_disk_may_not_have_is_made_anew_after_a_power_loss(cache: Cache) -> None:
     cache.make("lost", _file("a"))[0].close()
     cache.settle()
@@ -112,6 +123,57 @@ def test_a_layer_that_the_disk_may_not_have_is_made_anew_after_a_power_loss(cach
 
     assert after.find("lost") is not None
     assert after.find("settled later") is None
+
+
+def test_only_layers_that_are_fresh_are_looked_at_to_be_settled(cache: Cache) -> None:
+    first, _ = cache.make("first", _file("a"))
+    cache.settle()
+    second, _ = cache.make("second", _file("b"))
+    # What says so of the first one is gone, and only a look at all layers would miss it.
+    settled = [Path(cache.folder, "layers", one.identity, "settled") for one in (first, second)]
+    settled[0].unlink()
+
+    cache.settle()
+
+    assert [one.exists() for one in settled] == [False, True]
+
+
+def test_a_layer_whose_build_was_killed_before_it_was_listed_is_not_believed_after_a_power_loss(
+    cache: Cache,
+) -> None:
+    layer, _ = cache.make("key", _file("a"))
+    Path(cache.folder, "fresh", layer.identity).unlink()
+    layer.close()
+
+    cache.settle()
+
+    assert cache.find("key") is not None
+    assert Cache(cache.folder, boot="two").find("key") is None
+
+
+def test_a_layer_of_before_a_power_loss_is_never_settled(cache: Cache) -> None:
+    cache.make("key", _file("a"))[0].close()
+    after = Cache(cache.folder, boot="two")
+    after.open()
+
+    after.settle()
+
+    assert after.find("key") is None
+    assert os.listdir(f"{cache.folder}/fresh") == []
+
+
+def test_a_cache_of_before_there_was_a_list_of_fresh_layers_has_one(cache: Cache) -> None:
+    layer, _ = cache.make("key", _file("a"))
+    layer.close()
+    Path(cache.folder, "fresh", layer.identity).unlink()
+    Path(cache.folder, "fresh").rmdir()
+
+    for _ in range(2):
+        cache.open()
+    cache.settle()
+
+    assert Cache(cache.folder, boot="two").find("key") is not None
+    assert os.listdir(f"{cache.folder}/drafts") == []
 
 
 def test_what_a_layer_is_as_an_archive_is_remembered(cache: Cache) -> None:

@@ -39,6 +39,7 @@ _PROGRAMS = {
     ),
     "cached": "FROM BASE\nWORKDIR /w\n" + "RUN true\n" * 5 + "ENV A=2\n" * 15,
     "cached again": "FROM BASE\nWORKDIR /w\n" + "RUN true\n" * 5 + "ENV A=2\n" * 15,
+    "packages": "FROM host\nRUN false apt-get install curl\n",
 }
 
 
@@ -74,6 +75,13 @@ def test_a_command_that_fails_is_told_with_its_line(programs: dict[str, dict[str
     assert failed["code"] == 1
     assert 'exit code 3.\n  in "Dockerfile", line 3, column 1\n    RUN echo one' in failed["said"]
     assert failed["said"].count(" two\n") == 2  # as it came, and at the end
+
+
+def test_a_package_that_the_machines_userland_cannot_have_is_told_so(
+    programs: dict[str, dict[str, Any]],
+) -> None:
+    assert "begin with an image such as debian for that" in programs["packages"]["said"]
+    assert "begin with an image" not in programs["fails"]["said"]
 
 
 def test_the_machines_userland_can_be_built_on(programs: dict[str, dict[str, Any]]) -> None:

@@ -121,6 +121,10 @@ def test_the_cache_is_tidied_by_builds_that_add_to_it(here: Place, tmp_path: Pat
     assert left.exists(), "nobody waits for that whose build adds nothing"
 
     here.build("FROM BASE\nWORKDIR /x\n")
+    assert left.exists(), "a moment ago it was tidied, and little was added"
+
+    os.utime(tmp_path / "cache" / "swept", (1, 1))
+    here.build("FROM BASE\nWORKDIR /y\n")
     assert not left.exists()
 
 
@@ -204,11 +208,14 @@ def test_a_base_whose_registry_is_away_is_what_it_was(here: Place, tmp_path: Pat
         ("FROM BASE\nCOPY b.txt /x\n", "Did you mean 'a.txt'?"),
         ("FROM BASE\nCOPY b.txt /x\n", 'in "Dockerfile", line 2, column 1'),
         ("FROM BASE\nCOPY b/c/d /x\n", "There is no 'b/c/d'.\n"),
-        ("FROM BASE\nCOPY b/c/d /x\n", "There are Dockerfile, a.txt in the folder"),
+        ("FROM BASE\nCOPY b/c/d /x\n", "from has Dockerfile, a.txt.\n"),
         ("FROM BASE\nCOPY a.txt/b/c /x\n", "'a.txt' is not a folder."),
         ("FROM BASE\nCOPY --chown=eve a.txt /x\n", "the image has no user 'eve'"),
         ("FROM BASE\nCOPY a.txt /bin\nCOPY a.txt /etc/passwd/x\n", "'/etc/passwd' is not a folder"),
         ("FROM image:made\n", "'image:made' has no registry in it."),
+        ("FROM image:/bob/made\n", "'image:/bob/made:latest' has no registry in it."),
+        ("FROM BASE\nCOPY --from=BASE0 b /x\n", "There is no image "),
+        ("FROM BASE\nCOPY --from=BASE0 b /x\n", 'in "Dockerfile", line 2, column 6'),
         ("FROM --platform=linux/riscv64 host\n", "The machine's userland is not for linux/riscv64"),
         ("FROM BASE\nADD git://example.com/x /x\n", "ADD of a repository is not supported"),
     ],
@@ -223,13 +230,31 @@ def test_what_is_wrong_is_told(here: Place, text: str, told: str) -> None:
     assert not [one for one in here.registry.asked if one.startswith("POST")]
 
 
-def test_a_registry_that_refuses_is_told(here: Place) -> None:
-    here.registry.fails["/v2/me"] = 403, b'{"errors": [{"message": "not yours"}]}'
+def test_what_dockerignore_leaves_out_is_told_so(here: Place) -> None:
+    (here.context / "b.log").write_text("b")
+    (here.context / ".dockerignore").write_text("*.log\n")
+
+    code, said = here.build("FROM BASE\nCOPY b.log /x\n")
+
+    assert code == 1
+    assert "There is no 'b.log'." in said
+    assert "`.dockerignore` leaves it out: a line !b.log keeps it." in said
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (403, "not yours."),
+        (404, "it is not yours to write. Push under a name of your own, or ask its owner"),
+    ],
+)
+def test_a_registry_that_refuses_is_told(here: Place, status: int, told: str) -> None:
+    here.registry.fails["/v2/me"] = status, b'{"errors": [{"message": "not yours"}]}'
 
     code, said = here.build("FROM BASE\nWORKDIR /w\n")
 
     assert code == 1
-    assert "does not let you push" in said
+    assert f"does not let you push {here.host}/me/made:v1: {told}" in said
 
 
 def test_what_a_registry_says_is_told_to_its_end(here: Place) -> None:

@@ -34,7 +34,7 @@ def test_lines_that_may_be_held_come_before_the_next_that_may_not() -> None:
     out = Written()
     report = Report(out, Clock())
 
-    report.begin("one", held=True).end(cached=True)
+    report.begin("one", held=True).end(cached=True, held=True)
     assert out.pieces == []
     report.begin("two")
 
@@ -47,7 +47,7 @@ def test_no_line_is_held_for_long() -> None:
 
     task = report.begin("one", held=True)
     clock.now = 0.02
-    task.end(cached=True)
+    task.end(cached=True, held=True)
 
     assert out.pieces == ["#1 one\n#1 CACHED\n"]
 

@@ -77,12 +77,12 @@ def test_a_job_runs_in_what_was_built(person: Home, context: Path) -> None:
     assert then == now
 
 
-def test_short_names_are_of_ones_own_images(person: Home, context: Path) -> None:
+def test_short_names_are_of_ones_own_images(person: Home, owner: str, context: Path) -> None:
     dockerfile = context / "Dockerfile"
     dockerfile.write_text("FROM host\nRUN echo lies below > /below\n")
     person.ok("image", "build", "-t", "made:v1", "-t", "neuro/base:v1", "context")
 
-    for base in ("image:made:v1", "neuro/base:v1"):
+    for base in ("image:made:v1", f"image:/{owner}/made:v1", "neuro/base:v1"):
         dockerfile.write_text(f"FROM {base}\nRUN echo {base} $(cat /below)\n")
         assert f" {base} lies below\n" in person.ok(
             "image", "build", "-F", "-t", "other:v1", "context"
@@ -91,7 +91,7 @@ def test_short_names_are_of_ones_own_images(person: Home, context: Path) -> None
     dockerfile.write_text("FROM image:nothing:v1\n")
     missing = person.run("image", "build", "-F", "-t", "other:v1", "context")
     assert missing.returncode == 1
-    assert "There is no image" in missing.stdout
+    assert f"The image 'image:/{owner}/nothing' was not found" in missing.stdout
 
 
 def test_the_end_is_told_to_programs(person: Home, owner: str, context: Path) -> None:
@@ -242,6 +242,41 @@ def test_only_what_has_changed_is_sent_again(person: Home, context: Path) -> Non
     assert sent(person)[0] == 0
 
 
+def test_what_other_arguments_make_wrong_is_said_in_the_same_words(
+    person: Home, context: Path
+) -> None:
+    text = "ARG BASE=scratch\nFROM $BASE\nCOPY Dockerfile /\n"
+    (context / "Dockerfile").write_text(text)
+    (person.work_dir / "outside").write_text(text)
+    words = ("image", "build", "-F", "-t", "made:v1", "--build-arg", "BASE=A::")
+    built(person)
+
+    by_the_builder = person.run(*words, "context")
+    here = person.run(*words, "-f", "outside", "context")
+
+    assert (by_the_builder.returncode, here.returncode) == (1, 127)
+    said = here.stderr.replace('"outside"', '"Dockerfile"').removeprefix("ERROR: ")
+    assert said.startswith("'A::' is not an image or a stage.")
+    assert said in by_the_builder.stdout
+    (person.work_dir / "outside").unlink()
+
+
+def test_a_build_of_what_has_not_changed_asks_little(person: Home, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    sent(person)
+
+    words = ("image", "build", "-F", "-s", "cpu-small", "-t", "made:v1", "context")
+    done = person.run("--trace", *words)
+
+    request = re.compile(r"^[\d.]+ > (\w+) \S*?/(config|jobs|\.builds|manifests)\b", re.M)
+    asked = [" ".join(it) for it in request.findall(done.stderr)]
+    begun = asked.index("POST jobs")
+    assert asked[:begun] == ["GET config", "POST .builds", "GET .builds"]
+    behind = [it for it in asked[begun + 1 :] if it != "GET jobs"]
+    # One build in twenty looks at what others have left.
+    assert [it for it in behind if it != "GET .builds"] == ["POST .builds", "GET manifests"]
+
+
 def test_a_build_leaves_the_context_of_another_one_alone(person: Home, context: Path) -> None:
     (context / "a").write_text("first\n")
     (context / "Dockerfile").write_text("FROM host\nCOPY a /a\nRUN cat /a\n")
@@ -290,6 +325,8 @@ def test_what_a_build_has_that_still_waits_stays(person: Home, context: Path) ->
     built(person)
     waits = person.ok("ls", "storage:.builds").split()
     person.ok("kill", "slow-build")
+    (kept,) = [it for it in waits if it.endswith(".kept")]
+    person.ok("rm", "-r", f"storage:.builds/{kept}")  # a build that finds one seldom looks
     built(person, "-F")
 
     assert name in waits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import shutil
@@ -239,6 +240,46 @@ def test_a_stopped_pull_goes_on_where_its_file_ends(
     with tarfile.open(target) as tar:
         assert _last(tar) == fresh
     assert not unfinished.exists()
+
+
+def test_a_pull_takes_the_place_of_images_alone(
+    client: Client, fresh: bytes, tmp_path: Path
+) -> None:
+    save(tmp_path / "image.tar", [fresh])
+    images = client.images
+    image = images.image("trainer:v1")
+    run(images.push_file(tmp_path / "image.tar", image))
+    notes, folder = tmp_path / "notes.tar", tmp_path / "folder"
+    notes.write_text("mine")
+    folder.mkdir()
+    (folder / "index.json").write_text("mine")
+
+    for target, said in (
+        (notes, "is not an image"),
+        (Path("/dev/null"), "is not an image"),
+        (folder, "name a new folder"),
+        (tmp_path / "nowhere" / "x.tar", "There is no folder"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            run(images.pull_file(image, target))
+    assert notes.read_text() == (folder / "index.json").read_text() == "mine"
+
+    run(images.pull_file(image, tmp_path / "image.tar"))
+    with tarfile.open(tmp_path / "image.tar") as tar:
+        assert "oci-layout" in tar.getnames()
+
+
+def test_a_full_disk_is_told_with_the_file(client: Client, fresh: bytes, tmp_path: Path) -> None:
+    save(tmp_path / "image.tar", [fresh])
+    image = client.images.image("trainer:v1")
+    run(client.images.push_file(tmp_path / "image.tar", image))
+
+    class Full(Silent):
+        def moved(self, part: str, done: int, size: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: .*pulled\.tar"):
+        run(client.images.pull_file(image, tmp_path / "pulled.tar", Full()))
 
 
 def _last(tar: tarfile.TarFile) -> bytes:

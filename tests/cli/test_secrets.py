@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -109,6 +110,9 @@ def test_what_is_wrong_is_said(person: Home) -> None:
     traced = person.run("--trace", "secret", "add", "token", "hidden-value")
     assert traced.returncode == 0
     assert "POST /secrets" in traced.stderr
+    times = re.findall(r"^([\d.]+) [<>] ", traced.stderr, re.MULTILINE)
+    assert len(times) >= 2
+    assert times == sorted(times, key=float)
     assert "aGlkZGVu" not in traced.stderr  # base64 of its beginning
     assert "hidden" not in traced.stderr
 

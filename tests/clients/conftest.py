@@ -10,6 +10,7 @@ import pytest
 
 from tests.clients.environments import VERSIONS, NoSuchPython, install
 from tests.clients.reference_client import ReferenceClient
+from tests.clients.warm import Programs
 from tests.server_process import ServerProcess, running_server
 
 HERE = Path(__file__).parent
@@ -48,9 +49,19 @@ def environment(version: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def programs(
+    version: str, environment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Programs]:
+    """The clients' programs; what is imported of them ends with the tests of this version."""
+    programs = Programs(environment, tmp_path_factory.mktemp(f"programs-{version}-"))
+    yield programs
+    programs.close()
+
+
+@pytest.fixture(scope="session")
 def make_client(
     version: str,
-    environment: Path,
+    programs: Programs,
     server: ServerProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], ReferenceClient]:
@@ -58,7 +69,7 @@ def make_client(
 
     def make(user: str = server.user) -> ReferenceClient:
         home = tmp_path_factory.mktemp(f"{user}-{version}-")
-        return ReferenceClient(version, environment, home, server.url, user)
+        return ReferenceClient(version, programs, home, server.url, user)
 
     return make
 

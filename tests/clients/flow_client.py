@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.clients.reference_client import PATIENCE, Outcome, ReferenceClient
+from tests.clients.reference_client import PATIENCE, QUIET, Outcome, ReferenceClient
 
 
 class FlowClient:
@@ -24,7 +25,8 @@ class FlowClient:
         self.bin = client.home / "bin"
         self.bin.mkdir()
         neuro = self.bin / "neuro"
-        neuro.write_text(f'#!/bin/sh\nexec {" ".join(client.command())} "$@"\n')
+        command = shlex.join(client.programs.warm("neuro", *QUIET))
+        neuro.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         neuro.chmod(0o755)
 
     def write(self, name: str, text: str) -> None:
@@ -34,7 +36,7 @@ class FlowClient:
     def run(self, *arguments: str, code: int = 0, patience: float = PATIENCE) -> Outcome:
         """Run a command to its end, which must be ``code``."""
         done = subprocess.run(
-            self._command(arguments),
+            self._client.programs.warm("neuro-flow", *arguments),
             env=self.environment(),
             cwd=self.workspace,
             stdin=subprocess.DEVNULL,
@@ -49,7 +51,7 @@ class FlowClient:
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """A command that goes on; what it prints is dropped. It is killed if it is still there."""
         with subprocess.Popen(
-            self._command(arguments),
+            self.command(*arguments),
             env=self.environment(),
             cwd=self.workspace,
             stdin=subprocess.DEVNULL,
@@ -61,8 +63,9 @@ class FlowClient:
             finally:
                 process.kill()
 
-    def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [str(self._client.environment / "bin" / "neuro-flow"), *arguments]
+    def command(self, *arguments: str) -> list[str]:
+        """The command as a whole process."""
+        return self._client.programs.whole("neuro-flow", *arguments)
 
     def environment(self) -> dict[str, str]:
         """The variables of its commands."""

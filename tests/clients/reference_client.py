@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import threading
@@ -14,8 +13,11 @@ from typing import IO
 import msgspec
 
 from tests.clients.terminal import Terminal
+from tests.clients.warm import Programs, surroundings
 
-PATIENCE = 60.0
+PATIENCE = 150.0  # seconds, for what takes one where nothing else runs
+# Nothing is asked of the outside world: no statistics, no look for a newer version.
+QUIET = ("--skip-stats", "--disable-pypi-version-check")
 JOB_ID = re.compile(r"job-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -75,9 +77,9 @@ class Started:
 class ReferenceClient:
     """``neuro`` of one version, with its home folder; ``user`` and ``url`` are of its login."""
 
-    def __init__(self, version: str, environment: Path, home: Path, url: str, user: str) -> None:
+    def __init__(self, version: str, programs: Programs, home: Path, url: str, user: str) -> None:
         self.version = version
-        self.environment = environment
+        self.programs = programs
         self.home = home
         self.url = url
         self.user = user
@@ -87,7 +89,7 @@ class ReferenceClient:
     def run(self, *arguments: str, ok: bool = True, **variables: str) -> Outcome:
         """Run a command to its end; with ``ok`` it must succeed."""
         done = subprocess.run(
-            self.command(*arguments),
+            self.programs.warm("neuro", *QUIET, *arguments),
             env=self.variables(**variables),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
@@ -95,6 +97,7 @@ class ReferenceClient:
             timeout=PATIENCE,
         )
         outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert outcome.code >= 0, f"ended by a signal, which no client does: {outcome}"
         assert not ok or outcome.code == 0, outcome
         return outcome
 
@@ -135,15 +138,12 @@ class ReferenceClient:
         return rows
 
     def command(self, *arguments: str) -> list[str]:
-        # Neither asks anything of the outside world: no statistics, no look for a newer version.
-        quiet = ["--skip-stats", "--disable-pypi-version-check"]
-        return [str(self.environment / "bin" / "neuro"), *quiet, *arguments]
+        """The command as a whole process."""
+        return self.programs.whole("neuro", *QUIET, *arguments)
 
     def variables(self, **more: str) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
         return {
-            "LANG": "C.UTF-8",
-            **kept,
+            **surroundings(),
             "HOME": str(self.home),
             "NEUROMATION_CONFIG": str(self.config),
             "COLUMNS": "200",

@@ -35,7 +35,7 @@ def flow(client: ReferenceClient, named: Callable[[str], str]) -> FlowClient:
     """A project with an image; ``neuro-extras`` is beside ``neuro``, as users have them."""
     made = FlowClient(client, named("built").replace("-", "_"))
     extras = client.home / "bin" / "neuro-extras"
-    extras.symlink_to(client.environment / "bin" / "neuro-extras")
+    extras.symlink_to(client.programs.environment / "bin" / "neuro-extras")
     made.workspace.joinpath("Dockerfile").write_text(DOCKERFILE)
     made.workspace.joinpath("a").write_text(named("from"))
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -132,17 +132,11 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def flow(
-    version: str,
-    environment: Path,
-    server: ServerProcess,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> FlowClient:
+def flow(make_client: Callable[[], ReferenceClient], server: ServerProcess) -> FlowClient:
     """A workspace of the machine's owner with batches."""
-    home = tmp_path_factory.mktemp(f"batch-{version}-")
-    client = ReferenceClient(version, environment, home, server.url, server.user)
+    client = make_client()
     client.run("config", "login-with-token", server.token, server.url)
-    flow = FlowClient(client, f"batch_{version.replace('.', '_')}")
+    flow = FlowClient(client, f"batch_{client.version.replace('.', '_')}")
     for name, text in (("good", BATCH), ("failing", FAILING), ("sleeping", SLEEPING)):
         flow.write(name, text)
     return flow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -62,18 +61,14 @@ jobs:
 
 @pytest.fixture(scope="module")
 def make_flow(
-    version: str,
-    environment: Path,
-    server: ServerProcess,
-    tmp_path_factory: pytest.TempPathFactory,
+    make_client: Callable[[str], ReferenceClient], server: ServerProcess
 ) -> Callable[[str, str], FlowClient]:
     """Makes a workspace of a user, from the name and a token."""
 
     def make(user: str, token: str) -> FlowClient:
-        home = tmp_path_factory.mktemp(f"flow-{user}-{version}-")
-        client = ReferenceClient(version, environment, home, server.url, user)
+        client = make_client(user)
         client.run("config", "login-with-token", token, server.url)
-        flow = FlowClient(client, f"flow_{version.replace('.', '_')}")
+        flow = FlowClient(client, f"flow_{client.version.replace('.', '_')}")
         flow.write("live", LIVE.format(project=flow.project))
         for folder in ("data", "settings"):
             (flow.workspace / folder).mkdir()

@@ -56,7 +56,7 @@ async def test_images_are_pushed_and_pulled(
 
 
 async def test_their_helper_finds_the_token(client: ReferenceClient, server: ServerProcess) -> None:
-    program = client.environment / "bin" / "docker-credential-neuro"
+    program = client.programs.environment / "bin" / "docker-credential-neuro"
 
     done = await asyncio.to_thread(
         subprocess.run,

@@ -15,7 +15,7 @@ PROGRAM = Path(__file__).with_name("sdk_program.py")
 
 @pytest.mark.parametrize("version", ["22.7.1"], scope="session", indirect=True)
 def test_a_program_runs_a_job_and_reads_a_part_of_a_file(client: ReferenceClient) -> None:
-    python = client.environment / "bin" / "python"
+    python = client.programs.environment / "bin" / "python"
 
     done = subprocess.run(
         [python, PROGRAM], env=client.variables(), cwd=client.home, capture_output=True, timeout=60

@@ -320,6 +320,18 @@ def test_the_image_is_of_the_platform_that_is_asked_for() -> None:
             [(2, 6, "'Base' is not an image or a stage.", "Did you mean 'base'?")],
         ),
         (
+            "FROM image:/Bob/x",
+            "",
+            [
+                (
+                    1,
+                    6,
+                    "'image:/Bob/x' is not an image or a stage.",
+                    "Write NAME:TAG in lower-case letters.",
+                )
+            ],
+        ),
+        (
             "FROM a:$V",
             "",
             [(1, 6, "'a:' is not an image or a stage.", "Write NAME:TAG in lower-case letters.")],
@@ -368,6 +380,22 @@ def test_an_image_that_looks_like_a_stage_is_noted() -> None:
     assert [(note.message, note.hint) for note in found.notes] == [
         ("'bulider' is not a stage: it is an image.", "Did you mean 'builder'?")
     ]
+
+
+def test_a_name_that_no_stage_has_is_told_where_the_image_is_missing() -> None:
+    found = made("FROM scratch AS a\nFROM scratch\nCOPY --from=other b c\nCOPY --from=x/y b c")
+
+    assert found.hints == {"other:latest": "No stage is called 'other': it is taken for an image."}
+
+
+@pytest.mark.parametrize("name", ["image:a", "image:/bob/a:v1", "image://default/bob/a:v1"])
+def test_images_of_the_platform_are_called_as_everywhere(name: str) -> None:
+    needed = plan(parse(f"FROM {name}"))
+    found = made(f"FROM scratch\nCOPY --from={name} a b")
+
+    assert isinstance(needed, ImagesNeeded)
+    assert needed.images[0].reference.startswith(name)
+    assert [one.image for one in found.steps if isinstance(one, Pull)] == list(needed.images)
 
 
 def test_an_argument_that_nobody_asks_for_is_noted() -> None:

@@ -23,6 +23,9 @@ import base64, json, os, sys, tempfile, threading
 sys.path.insert(0, {PACKAGE_ROOT!r})
 from pathlib import Path
 from neuro.builder import stepping
+from neuro.builder.starting import Starter
+
+starter = Starter()
 
 def mount(kind, **words):
     if "content" in words:
@@ -58,7 +61,7 @@ def run(words):
     result = {{}}
     try:
         step = stepping.StepRun(upper=upper, work=place / "work", output=output, **words)
-        result["code"] = stepping.run_step(step)
+        result["code"] = stepping.run_step(step, starter)
     except stepping.StepFault as fault:
         result["fault"] = str(fault)
     result["out"], result["errors"] = (out[at].decode("utf-8", "replace") for at in (1, 2))

@@ -77,7 +77,7 @@ def prepare(place: Path) -> str:
     for name in _with_dependencies(DISTRIBUTIONS):
         _copy_distribution(name, site)
     interpreter = _interpreter(place)
-    compileall.compile_dir(site / "neuro", quiet=1)
+    compileall.compile_dir(site, quiet=1)
     (place / "env" / "bin").mkdir()
     (place / "env" / "bin" / "python").symlink_to(interpreter)
     (place / "env" / "bin" / _VERSION).symlink_to("python")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +283,29 @@ def test_a_download_that_is_cut_goes_on_where_it_was(
     assert ranges[:2] == ["bytes=50-", "bytes=100-"]
 
 
+@pytest.mark.parametrize("error", [OSError(113, "No route to host"), ssl.SSLError("bad record")])
+def test_a_download_goes_on_whatever_ended_its_connection(
+    registry: SmallRegistry,
+    host: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.cut_after = 50
+    read1, errors = HTTPResponse.read1, [error, error]
+
+    def breaking(self: HTTPResponse, size: int = -1) -> bytes:
+        if self.status == 206 and errors:
+            raise errors.pop()
+        return read1(self, size)
+
+    monkeypatch.setattr(HTTPResponse, "read1", breaking)
+    pull(store, f"{host}/x:v1").close()
+
+    assert not errors
+
+
 def test_a_download_that_is_always_cut_at_the_same_place_is_given_up(
     registry: SmallRegistry, host: str, store: Store
 ) -> None:
@@ -368,6 +393,26 @@ def test_no_such_image_is_told_with_the_registrys_own_reason(
 
     assert fault.kind is FaultKind.NOT_FOUND
     assert fault.sentence == f"There is no image {host}/x:v1: manifest unknown."
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "told"),
+    [
+        ("docker.io/library/x:v1", FaultKind.AWAY, "The registry docker.io cannot be reached: "),
+        ("lab.example/x:v1", FaultKind.NOT_FOUND, "There is no registry lab.example: check the "),
+    ],
+)
+def test_no_way_out_is_told_apart_from_a_wrong_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, expected: FaultKind, told: str
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    fault = fault_of(store, name)
+
+    assert (fault.kind, fault.sentence[: len(told)]) == (expected, told)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from neuro.client.build_context import context_items, ignored_in
 from neuro.client.storage.local import LocalFile, LocalFolder, Odd
 from neuro.dockerfile.ignore import IgnoreMatcher, read_patterns
 from neuro.dockerfile.tree import DockerfileError
-from neuro.domain.errors import StorageFault
+from neuro.domain.errors import InvalidInput, StorageFault
 
 FILES = ("Dockerfile", "a/b/c.py", "a/b/d.txt", "a/e.py", "f.txt", "g/h/i.py", "g/j")
 LINES = (
@@ -80,6 +80,39 @@ def test_links_are_followed_and_those_that_lead_nowhere_left_out(tmp_path: Path)
         odd = found[name]
         assert isinstance(odd, Odd)
         assert odd.special
+
+
+def test_a_link_that_leads_out_of_the_context_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "key").write_text("a secret")
+    top = tmp_path / "somebody's"
+    (top / "sub").mkdir(parents=True)
+    (top / "file").write_text("x")
+    (top / "sub" / "inside").symlink_to("../file")
+    (top / "sub" / "around").symlink_to(tmp_path / "somebody's" / "file")
+    links = {"key": "../own/key", "folder": tmp_path / "own", "sub/deep": "../../own", "all": "/"}
+    for name, target in links.items():
+        (top / name).symlink_to(target)
+    (tmp_path / "way").symlink_to(top)
+
+    for way in (top, tmp_path / "way"):
+        found = {it.relative: it for it in context_items(way, (), [])}
+
+        assert set(found) == {"file", "sub", "sub/inside", "sub/around", *links}
+        for name in links:
+            odd = found[name]
+            assert isinstance(odd, Odd)
+            assert odd.special
+
+
+def test_a_dockerfile_that_is_a_link_out_of_the_context_is_refused(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    (tmp_path / "Other").write_text("FROM a")
+    (top / "Dockerfile").symlink_to("../Other")
+
+    with pytest.raises(InvalidInput, match="leads out"):
+        list(context_items(top, (), ["Dockerfile"]))
 
 
 def test_the_patterns_beside_the_dockerfile_come_first(tmp_path: Path) -> None:

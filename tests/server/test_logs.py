@@ -17,7 +17,7 @@ from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.jobs import LogPart
 from neuro.client.transport import ServerUnreachable
-from neuro.domain.jobs import JobStatus
+from neuro.domain.jobs import Job, JobStatus
 from neuro.engines.base import LogChunk
 from neuro.server.jobs.logs import LogOpening, LogQuery, log_chunks
 from neuro.server.jobs.phases import Phase
@@ -166,14 +166,18 @@ async def test_the_command_line_says_what_it_could_not_copy(
         copied.append(data)
         gate.touch()
 
-    def copy() -> None:
-        async def all_of_it() -> None:
+    def copy() -> Job | None:
+        async def all_of_it() -> Job | None:
             async with Client.blocking(server.url, server.token) as blocking:
-                LogCopy(blocking, job, write, Outage(said.append)).to_the_end()
+                copy = LogCopy(blocking, job, write, Outage(said.append))
+                copy.to_the_end()
+                return copy.finished
 
-        run(all_of_it())
+        return run(all_of_it())
 
-    await asyncio.to_thread(copy)
+    finished = await asyncio.to_thread(copy)
+    assert finished is not None
+    assert (finished.id, finished.status) == (job, JobStatus.SUCCEEDED)
 
     whole = b"begun\n" + LONG + b"over\n"
     rest = b"".join(copied).removeprefix(b"begun\n")

@@ -18,7 +18,7 @@ from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import Call, Routes, install
 from neuro.server.jobs.launch import Launcher
 from neuro.server.storage.service import StorageService
-from neuro.server.threads import Threads, working_for
+from neuro.server.threads import FairExecutor, Threads, working_for
 from tests.server.jobs import no_secret_values
 
 
@@ -50,6 +50,46 @@ async def test_people_have_their_turns_one_after_the_other() -> None:
     await threads.close()
 
     assert order == ["alice", "bob", "carol", "alice", "alice"]
+
+
+async def test_work_of_two_people_waits_for_the_shorter_queue() -> None:
+    threads = Threads(2, 1, "tests")
+    go_on = threading.Event()
+    done: list[str] = []
+    with working_for("alice"):
+        threads.do(go_on.wait)
+        both = threads.do(lambda: done.append("both"))
+
+    with working_for("bob"):
+        for _ in range(2):
+            threads.join(both)
+        await both
+        threads.join(both)
+
+    go_on.set()
+    await threads.close()
+    assert done == ["both"]
+
+
+async def test_short_work_has_all_threads_and_people_have_turns() -> None:
+    executor = FairExecutor(1, "tests")
+    go_on = threading.Event()
+    order: list[str] = []
+    first = executor.submit(go_on.wait)
+    with working_for("alice"):
+        hers = [executor.submit(order.append, f"alice {n}") for n in range(3)]
+    with working_for("bob"):
+        his = executor.submit(order.append, "bob")
+        fault = executor.submit(int, "no number")
+
+    hers[1].cancel()
+    go_on.set()
+    executor.shutdown()
+
+    assert first.result()
+    assert his.done()
+    assert isinstance(fault.exception(), ValueError)
+    assert order == ["alice 0", "bob", "alice 2"]
 
 
 async def test_a_fault_is_told_and_the_thread_goes_on() -> None:

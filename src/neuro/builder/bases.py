@@ -37,7 +37,7 @@ from neuro.engines.images.connections import Connections
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest
 from neuro.engines.images.reach import Reach
-from neuro.engines.images.references import Reference, parse
+from neuro.engines.images.references import PUBLIC, Reference, parse
 
 if TYPE_CHECKING:
     from neuro.engines.images.pulling import Pull, Resolved
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _MOST_FOLDERS = 300  # of a base: the rest of what one overlay takes is for steps
 _UNUSED = 30 * 86400.0  # seconds
+_NO_WAY_OUT = "Start from `host`, or from an image that the platform has: FROM image:NAME:TAG."
 _Tell = Callable[[float], None]
 
 
@@ -208,7 +209,7 @@ class Bases:
             try:
                 held = self._pull(image, reference, tell).run(resolved)
             except ImageFault as fault:
-                raise BuildFault(fault.sentence) from None
+                raise BuildFault(self._told(fault, reference, image)) from None
             try:
                 return _Pulled(held, self._folders(held))
             except BaseException:
@@ -284,7 +285,9 @@ class Bases:
             known = self._cache.known("bases", name, _Known)
             if fault.kind is not FaultKind.AWAY or known is None:
                 kind = NoSuchImage if fault.kind is FaultKind.NOT_FOUND else BuildFault
-                raise kind(fault.sentence, hint) from None
+                if fault.kind is FaultKind.AWAY and reference.registry in PUBLIC:
+                    hint = hint or _NO_WAY_OUT
+                raise kind(self._told(fault, reference, image), hint) from None
             self._warn(f"{fault.sentence} What {reference} was before is taken.")
             from neuro.engines.images.pulling import Resolved
 
@@ -292,6 +295,17 @@ class Bases:
         known = _Known(found.manifest, found.body, found.own, found.digest, found.config)
         self._cache.remember("bases", name, known)
         return found
+
+    def _told(self, fault: ImageFault, reference: Reference, image: BaseImage) -> str:
+        """What is wrong; the platform's images are called as the Dockerfile calls them.
+
+        Where their registry is for the job of a build, nobody knows it by.
+        """
+        if self._own is None or reference.registry != self._own.host:
+            return fault.sentence
+        there = self._credentials.located(reference)
+        told = fault.sentence.replace(str(there), image.reference)
+        return told.replace(str(reference), image.reference)
 
 
 def _host(image: BaseImage) -> Base:

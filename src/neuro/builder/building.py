@@ -58,8 +58,8 @@ class _Unmade(NamedTuple):
 class Building:
     """One plan on its way; its files of URLs are asked for as far as ``reach`` allows.
 
-    ``anew`` runs each step, whatever is in the cache. ``has_made`` says whether a
-    layer was made, and not found.
+    ``anew`` runs each step, whatever is in the cache. ``added`` is how many bytes the layers have
+    that were made, and not found; None where all were found.
     """
 
     def __init__(
@@ -84,14 +84,16 @@ class Building:
         self._anew = anew
         self._digests = Digests()
         self._names = dict(_names(plan))
+        self._has_commands = any(isinstance(step, Execute) for step in plan.steps)
         self._trees: dict[int, Tree] = {}
         self._held: list[HeldLayer] = []
         self._lock = threading.Lock()
         self._downloads: dict[RemoteFile, Download] = {}
-        self.has_made = False
+        self.added: int | None = None
 
     def close(self) -> None:
         """Give back all layers, and files of URLs."""
+        self._running.close()
         for layer in self._held:
             layer.close()
         for there in self._downloads.values():
@@ -172,7 +174,7 @@ class Building:
             if found is None:
                 return _Unmade(task, exact)
             self._held.append(found)
-            task.end(cached=True)
+            task.end(cached=True, held=True)
             return self._above(step, found)
         except BaseException as error:
             raise _told(error, step, task) from None
@@ -184,7 +186,9 @@ class Building:
         try:
             layer, is_new = self._layer(step, self._below(step), unmade)
             self._held.append(layer)
-            self.has_made = self.has_made or is_new
+            if is_new:
+                with self._lock:
+                    self.added = (self.added or 0) + layer.size
             task.end(cached=not is_new)
             return self._above(step, layer)
         except BaseException as error:
@@ -217,6 +221,8 @@ class Building:
 
     def _layer(self, step: AnyStep, below: Tree, unmade: _Unmade) -> tuple[HeldLayer, bool]:
         """The layer of a step, by its content of the cache or made, and whether it was made."""
+        if self._has_commands:
+            self._running.expect()  # a command that this layer is below, if it is not this one
         key = self._key(step, below, by_content=True)
         layer, is_new = self._cache.make(
             key,

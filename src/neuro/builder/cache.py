@@ -9,11 +9,13 @@
         record.json when it was made, how large it is, and in which boot of the machine
         packed.json what it is as an archive, once somebody pushed it
         settled     the disk has it: it outlives a power loss
+    fresh/<id>      a layer that the disk may not have yet
     keys/<key>      which layer a key means
     mounts/<name>/  folders of RUN --mount=type=cache
     bases/<name>    what a base image's reference meant last
     downloads/      files of ADD, by their URLs
     drafts/ trash/  layers that come and go
+    swept           when a build tidied all this last: the file's own time
     locks/          who makes or uses something; they end with who has them
 
 Several builds at once share it, and any of them may be killed at any moment.
@@ -38,8 +40,11 @@ from neuro.engines.images.locks import Lock
 from neuro.engines.images.settling import SETTLED, settle
 from neuro.engines.images.shelves import read_small, remove
 
+_SWEPT = "swept"
 _FOLDERS = ("layers", "keys", "mounts", "bases", "downloads", "drafts", "trash", "locks")
 _UNUSED = 30 * 86400.0  # seconds after which a layer goes that no build has used
+_SWEPT_FOR = 600.0  # seconds for which one sweep will do
+_MUCH = 1 << 30  # bytes that a build adds and sweeps after, whenever that was done last
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -128,6 +133,21 @@ class Cache:
         for name in _FOLDERS:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self.folder}/{name}", 0o700)
+        if not os.path.exists(f"{self.folder}/fresh"):
+            self._list_fresh()
+
+    def _list_fresh(self) -> None:
+        """Begin the list of fresh layers, for a cache of before there was one. Raises OSError."""
+        with self.scratch() as draft:
+            for name in os.listdir(f"{self.folder}/layers"):
+                if not os.path.exists(f"{self.folder}/layers/{name}/{SETTLED}"):
+                    _touch(f"{draft}/{name}")
+            try:
+                os.rename(draft, f"{self.folder}/fresh")
+            except OSError:
+                if not os.path.exists(f"{self.folder}/fresh"):
+                    raise
+                # Another build was faster, and has listed a layer there already.
 
     # Layers
 
@@ -179,6 +199,8 @@ class Cache:
             record = LayerRecord(time.time(), size, files, self._boot)
             write_small(f"{draft}/record.json", record)
             os.rename(draft, place)
+            # Not before: whoever settles meanwhile would take it off the list.
+            _touch(f"{self.folder}/fresh/{identity}")
         except BaseException:
             self._throw_away(draft)
             raise
@@ -259,16 +281,28 @@ class Cache:
 
     def settle(self) -> None:
         """Let the disk have all layers that are here. Raises OSError."""
+        listed = os.listdir(f"{self.folder}/fresh")
         fresh = []
-        for name in os.listdir(f"{self.folder}/layers"):
+        for name in listed:
             place = f"{self.folder}/layers/{name}"
             record = read_small(f"{place}/record.json", LayerRecord)
-            is_new = record is not None and record.boot == self._boot
-            if is_new and not os.path.exists(f"{place}/{SETTLED}"):
+            if record is not None and record.boot == self._boot:  # others are not to be believed
                 fresh.append(place)
-        if not fresh:
-            return
-        settle(self.folder, fresh)
+        if fresh:
+            settle(self.folder, fresh)
+        for name in listed:
+            with contextlib.suppress(FileNotFoundError):  # another build settles, too
+                os.unlink(f"{self.folder}/fresh/{name}")
+
+    def is_to_be_swept(self, added: int, *, now: float | None = None) -> bool:
+        """Whether a build that added so many bytes has to ``sweep``: it asks for each layer."""
+        moment = time.time() if now is None else now
+        try:
+            ago = moment - os.stat(f"{self.folder}/{_SWEPT}").st_mtime
+        except FileNotFoundError:
+            return True
+        # A clock that was set back must not put it off for long.
+        return added > _MUCH or not 0 <= ago <= _SWEPT_FOR
 
     def sweep(self, most: int, *, now: float | None = None) -> int:
         """Remove layers and files of URLs that nobody uses: the oldest beyond ``most`` bytes.
@@ -289,6 +323,8 @@ class Cache:
         self._remove_mounts(moment, max(0, most - total))
         self._forget(moment)
         self._empty()
+        _touch(f"{self.folder}/{_SWEPT}")
+        os.utime(f"{self.folder}/{_SWEPT}", (moment, moment))
         return gone
 
     def _layers(self) -> Iterator[tuple[float, int, str]]:
@@ -411,6 +447,11 @@ def write_small(path: str, value: msgspec.Struct) -> None:
     with open(draft, "xb") as file:
         file.write(msgspec.json.encode(value))
     os.rename(draft, path)
+
+
+def _touch(path: str) -> None:
+    with open(path, "w", encoding="ascii"):
+        pass
 
 
 def _hashed(name: str) -> str:

@@ -19,7 +19,7 @@ from neuro.builder.faults import BuildFault
 from neuro.builder.modes import changed, owner
 from neuro.builder.placing import NEW_FOLDER, Dress, Placer
 from neuro.builder.untarring import is_archive, unpack
-from neuro.builder.views import Found, View
+from neuro.builder.views import Context, Found, View
 from neuro.dockerfile.copying import Copied, MissingSource, copied
 from neuro.dockerfile.globs import has_wildcards, matches
 from neuro.dockerfile.paths import join
@@ -30,6 +30,7 @@ from neuro.engines.images.locks import Lock
 _INLINE_MODE, _REMOTE_MODE = 0o644, 0o600
 _PIECE = 1 << 20
 _MOST_NAMES = 2000  # of a folder that are compared with one that is missing
+_SHOWN_NAMES = 10
 
 
 class Download(msgspec.Struct, frozen=True):
@@ -292,12 +293,16 @@ def missing(path: str, view: View) -> BuildFault:
     if link is not None and link.is_link:
         dangling = f"'{wanted}' is a link to '{view.read_link(link)}', which is not there."
         return BuildFault(dangling) if wanted == path else BuildFault(sentence, dangling)
+    if isinstance(view, Context) and view.leaves_out(path):
+        return BuildFault(sentence, f"`.dockerignore` leaves it out: a line !{path} keeps it.")
     near = closest(name, names)
     if near is not None:
         return BuildFault(sentence, f"Did you mean '{join(folder, near)}'?")
-    where = f"'{folder}'" if folder else "the folder that it is copied from"
-    hint = f"There are {', '.join(names[:10])} in {where}." if names else f"{where} is empty."
-    return BuildFault(sentence, hint[0].upper() + hint[1:])
+    where = f"'{folder}'" if folder else "The folder that it is copied from"
+    if not names:
+        return BuildFault(sentence, f"{where} is empty.")
+    more = " and more" if len(names) > _SHOWN_NAMES else ""
+    return BuildFault(sentence, f"{where} has {', '.join(names[:_SHOWN_NAMES])}{more}.")
 
 
 # What decides a COPY's content, for the key of its layer.

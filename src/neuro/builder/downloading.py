@@ -179,7 +179,8 @@ def _fetch(
         if isinstance(error, ImageFault):
             raise BuildFault(error.sentence) from None
         if isinstance(error, urllib.error.URLError):
-            raise BuildFault(f"{source.url} cannot be reached: {error.reason}.") from None
+            why = getattr(error.reason, "strerror", None) or error.reason
+            raise BuildFault(f"{source.url} cannot be reached: {why}.") from None
         if isinstance(error, TimeoutError | ConnectionError | http.client.HTTPException):
             raise BuildFault(f"{source.url} cannot be reached: {error}.") from None
         raise

@@ -8,7 +8,8 @@ import stat
 from neuro.builder.faults import BuildFault
 from neuro.builder.sources import Sources
 from neuro.builder.views import Context
-from neuro.dockerfile.ignore import IgnoreMatcher, names_of_ignore_file, read_patterns
+from neuro.dockerfile.ignore import IgnoreMatcher, read_patterns
+from neuro.dockerfile.ignore_files import names_of_ignore_file
 from neuro.dockerfile.parser import MAX_BYTES, parse
 from neuro.dockerfile.tree import Dockerfile
 from neuro.domain.problems import closest

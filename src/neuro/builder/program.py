@@ -28,6 +28,7 @@ from neuro.docker import build_place
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
+from neuro.dockerfile.stages import origins
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.images import BUILD_CACHE, with_tag
@@ -129,14 +130,14 @@ def _build(
         order = Order(
             tree, made, options, context, bases, passwords, sources, volumes, reach, report, lines
         )
-        has_made = False
+        added = None
         try:
             if not _built_by_daemon(order, environment, daemon):
-                has_made = _build_here(order, cache)
+                added = _build_here(order, cache)
         except StepFailed as failed:
             raise DockerfileError([_problem(failed, tree, report)]) from None
-    if not has_made:
-        return  # nothing has grown, and somebody waits
+    if added is None or not cache.is_to_be_swept(added):
+        return  # nothing has grown much, and somebody waits
     try:
         cache.sweep(_MOST)
         bases.sweep(_MOST)
@@ -152,8 +153,8 @@ def _reach(options: Options, environment: Mapping[str, str]) -> Reach:
     return msgspec.structs.replace(given, insecure=insecure, local=(*given.local, *own))
 
 
-def _build_here(order: Order, cache: Cache) -> bool:
-    """Carry the plan out; whether the cache has grown. Raises BuildFault, OSError."""
+def _build_here(order: Order, cache: Cache) -> int | None:
+    """Carry the plan out; bytes of the layers that it made, if any. Raises BuildFault, OSError."""
     options, report = order.options, order.report
     with ExitStack() as stack:
         running = Running(cache, order.context, options.secrets, order.volumes, order.sources)
@@ -172,7 +173,7 @@ def _build_here(order: Order, cache: Cache) -> bool:
         result = building.run()
         if not options.push:
             report.write(_NOT_PUSHED)
-            return building.has_made
+            return building.added
         image = _labelled(order.plan.image, options.labels)
         scratch = stack.enter_context(cache.scratch())
         exporter = Exporter(
@@ -187,7 +188,7 @@ def _build_here(order: Order, cache: Cache) -> bool:
         pushed = exporter.push(image, result, options.destinations)
         size = sum(one.size for one in (*pushed.layers, pushed.config_blob))
         _tell(order, pushed.digest, size)
-        return building.has_made
+        return building.added
 
 
 def _built_by_daemon(order: Order, environment: Mapping[str, str], daemon: str) -> bool:
@@ -276,24 +277,25 @@ def _planned(
         if not needed:
             assert isinstance(made, Plan)
             return made
-        hints = made.hints if isinstance(made, ImagesNeeded) else {}
         if len(needed) == 1:
-            look_up(needed[0], hints.get(needed[0].reference, ""))
+            look_up(needed[0], made.hints.get(needed[0].reference, ""))
             continue
         from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
 
         with ThreadPoolExecutor(_LOOK_UPS, "look-up") as threads:
-            told = [hints.get(one.reference, "") for one in needed]
+            told = [made.hints.get(one.reference, "") for one in needed]
             for _ in threads.map(look_up, needed, told):
                 pass
 
 
 def _at_its_line(fault: BuildFault, image: BaseImage, tree: Dockerfile) -> Exception:
-    """The fault with the FROM that names the image, where one does so plainly."""
+    """The fault with the FROM or ``from=`` that names the image, where one does so plainly."""
     for stage in tree.stages:
-        if with_tag(stage.begin.base.text) == image.reference:
-            at = stage.begin.base.at
-            return DockerfileError([Problem(fault.sentence, at, fault.hint or None)])
+        named = [(stage.begin.base.text, stage.begin.base.at)]
+        named += [(name, at) for one in stage.instructions for name, at, _ in origins(one)]
+        for name, at in named:
+            if with_tag(name) == image.reference:
+                return DockerfileError([Problem(fault.sentence, at, fault.hint or None)])
     return fault
 
 

@@ -106,10 +106,10 @@ class Task:
             self.say(f"{quarter * 25}%")
 
     def end(self, *, cached: bool = False, held: bool = False) -> None:
-        """It is done. The line of what was in the cache is ``held``."""
+        """It is done. Its line may be ``held`` if nothing is waited for afterwards."""
         self._finish()
         said = "CACHED" if cached else f"DONE {self._clock() - self._began:.1f}s"
-        self.say(said, held=held or cached)
+        self.say(said, held=held)
 
     def fail(self, sentence: str) -> None:
         """It failed, for this reason."""

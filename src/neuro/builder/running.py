@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,13 @@ from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.placing import Placer
 from neuro.builder.reporting import Task
 from neuro.builder.sources import ANYWHERE, Sources
+from neuro.builder.starting import Starter
 from neuro.builder.trees import EMPTY, Tree
 from neuro.builder.views import Context, LayerFolder, View
 from neuro.dockerfile.mounts import Mount
 from neuro.dockerfile.steps import CopyFiles, Execute, Files, RemoteFile
 
+_PACKAGES = re.compile(r"\b(?:apt|apt-get|dpkg|apk|dnf|yum)\b")
 _KILLED = 137
 _SCRIPTS = "/run/script"
 _SCRIPT_MODE = 0o755
@@ -53,6 +56,16 @@ class Running:
         self._lock = threading.Lock()
         self._stops: set[stepping.Stop] = set()
         self._stopped = False
+        self._starter = Starter()
+
+    def close(self) -> None:
+        """End what commands were begun by, when none is left."""
+        self._starter.close()
+
+    def expect(self) -> None:
+        """There will be a command: let what begins it be ready."""
+        with contextlib.suppress(OSError):  # who needs it is told
+            self._starter.expect()
 
     def stop(self) -> None:
         """End all commands, from any thread."""
@@ -106,18 +119,20 @@ class Running:
                 output=task.output,
             )
             try:
-                code = stepping.run_step(asked, stop)
+                code = stepping.run_step(asked, self._starter, stop)
             except stepping.StepFault as fault:
                 raise BuildFault(str(fault)) from None
             finally:
                 with self._lock:
                     self._stops.discard(stop)
         if code != 0:
-            raise _failed(step, code, task)
+            raise _failed(step, code, task, on_host=below.on_host)
 
 
-def _failed(step: Execute, code: int, task: Task) -> StepFailed:
+def _failed(step: Execute, code: int, task: Task, *, on_host: bool) -> StepFailed:
     hint = ""
+    if on_host and _PACKAGES.search(step.text):
+        hint = "`host` has no packages of its own: begin with an image such as debian for that."
     if code == _KILLED:
         hint = "It was killed: perhaps it needs more memory than the job has. Take a larger preset."
     sentence = f"The command ended with exit code {code}."

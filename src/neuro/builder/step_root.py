@@ -10,12 +10,10 @@ that layer, with all that they are, so nothing else about them changes.
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import stat
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from neuro.builder import uppers
 from neuro.engines.sandbox import image_root, inside, kernel
@@ -30,6 +28,10 @@ from neuro.engines.sandbox.kernel import (
     MS_REC,
 )
 from neuro.engines.sandbox.nesting import PLACE, Given
+
+TYPE_CHECKING = False  # what begins steps imports little
+if TYPE_CHECKING:
+    from typing import Any
 
 APT_CONFIG = "/dev/apt.conf"  # of the step's own /dev, so it is in no layer
 _APT = 'APT::Sandbox::User "root";\n'
@@ -46,19 +48,21 @@ class NoRoot(Exception):
     """The root cannot be made; the sentence is for whoever builds the image."""
 
 
-class Part(NamedTuple):
+class Part:
     """An overlay at ``path`` of a root; ``lower`` are its folders, the highest first."""
 
-    path: str
-    lower: tuple[str, ...]
+    def __init__(self, path: str, lower: tuple[str, ...]) -> None:
+        self.path = path
+        self.lower = lower
 
 
-class Target(NamedTuple):
+class Target:
     """A mount that is not attached yet, and where it is to be."""
 
-    tree: int
-    path: str
-    is_folder: bool
+    def __init__(self, tree: int, path: str, *, is_folder: bool) -> None:
+        self.tree = tree
+        self.path = path
+        self.is_folder = is_folder
 
 
 def enter(step: dict[str, Any], given: Given, *, is_single: bool) -> None:
@@ -345,7 +349,7 @@ def _targets(step: dict[str, Any], shelf: _Shelf, *, is_single: bool) -> list[Ta
             case _:
                 tree = _secret(f"secret-{number}", mount, is_single=is_single)
         is_folder = stat.S_ISDIR(os.fstat(tree).st_mode)
-        found.append(Target(tree, mount["target"], is_folder))
+        found.append(Target(tree, mount["target"], is_folder=is_folder))
     return found
 
 
@@ -380,7 +384,7 @@ def _memory(name: str, size: int) -> int:
 def _secret(name: str, mount: dict[str, Any], *, is_single: bool) -> int:
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        left = memoryview(base64.b64decode(mount["content"]))
+        left = memoryview(mount["content"])
         while left:
             left = left[os.write(file, left) :]
         if not is_single:

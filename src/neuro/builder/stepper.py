@@ -1,18 +1,17 @@
 """The process that makes a step's fence and runs its command (``stepping``).
 
-Two processes. The first gives the second the users of its namespaces, and ends it when the builder
-says so or is gone. The second makes the root (``step_root``), begins the command, and is the first
-process in there until that is over: with it the kernel ends all that the command has left behind.
+Two processes. The first, a fork of ``step_server``, gives the second the users of its namespaces,
+and ends it when the builder says so or is gone. The second makes the root (``step_root``), begins
+the command, and is the first process in there until that is over: with it the kernel ends all that
+the command has left behind.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import select
 import signal
-import sys
-from typing import Any, NoReturn
 
 from neuro.builder import step_root
 from neuro.builder.step_root import NoRoot
@@ -20,6 +19,10 @@ from neuro.engines.sandbox import kernel, launcher, nesting
 from neuro.engines.sandbox.inside import Refused
 from neuro.engines.sandbox.launcher import Command
 from neuro.engines.sandbox.nesting import Given
+
+TYPE_CHECKING = False  # what begins steps imports little
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _USERS = 1 << 16  # of a run on a root server, and of an image
 _NAMESPACES = (
@@ -37,15 +40,12 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def main(order: int, report: int, lifeline: int) -> None:
     """Run the step that the file ``order`` describes, and tell ``report`` what came of it.
 
-    It goes on as long as somebody holds the other end of ``lifeline``.
+    It goes on as long as somebody holds the other end of ``lifeline``. Raises OSError.
     """
-    given = nesting.read()
-    if given is None:
-        _tell(report, fault="images are built in jobs that build images, and in no others")
-        return
     with open(order, "rb") as file:
         file.seek(0)
-        step = json.load(file)
+        step = marshal.load(file)  # noqa: S302 - the builder wrote it
+    given = Given(**step["given"])
     is_single = _users() < _USERS
     limits = _limits()
     kinds = _NAMESPACES
@@ -53,10 +53,11 @@ def main(order: int, report: int, lifeline: int) -> None:
         kinds |= kernel.CLONE_NEWNET
         import neuro.engines.sandbox.network  # noqa: F401 - it cannot be found later
     ready, mapped = os.pipe()
+    kernel.show_memory()  # who is hidden cannot be given users
     try:
         pid = kernel.clone(kinds)
     except OSError as error:
-        _tell(report, fault=f"this machine makes no fence within a job's: {error.strerror}")
+        tell(report, "fault", f"this machine makes no fence within a job's: {error.strerror}")
         return
     if pid == 0:
         try:
@@ -68,10 +69,11 @@ def main(order: int, report: int, lifeline: int) -> None:
                 _inside(step, given, report, is_single=is_single)
         finally:  # nothing may return from here: this is a copy
             os._exit(1)
+    kernel.hide_memory()
     try:
         _map(pid, is_single=is_single)
     except OSError as error:
-        _tell(report, fault=f"a step cannot be given the users of its image: {error.strerror}")
+        tell(report, "fault", f"a step cannot be given the users of its image: {error.strerror}")
         os.close(mapped)
     else:
         os.write(mapped, b".")
@@ -117,15 +119,16 @@ def _wait(pid: int, lifeline: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _tell(report: int, **answer: Any) -> None:
-    os.write(report, json.dumps(answer).encode())
+def tell(report: int, kind: str, what: object) -> None:
+    """Tell the builder what came of a step: its ``code``, or a ``fault``. Raises OSError."""
+    os.write(report, f"{kind} {what}".encode("utf-8", "backslashreplace"))
 
 
 def _inside(step: dict[str, Any], given: Given, report: int, *, is_single: bool) -> NoReturn:
     """Make the root, begin the command, wait for it."""
     try:
         kernel.reset_signals()
-        kernel.hide_memory()  # not before: who is hidden cannot be given users
+        kernel.hide_memory()  # not before: see ``main``
         kernel.hide_arguments()
         kernel.set_name("neuro-step")
         kernel.set_hostname(step["hostname"])
@@ -150,17 +153,17 @@ def _inside(step: dict[str, Any], given: Given, report: int, *, is_single: bool)
             single_user=is_single,
         )
     except (NoRoot, Refused, ValueError) as error:
-        _tell(report, fault=str(error))
+        tell(report, "fault", error)
         os._exit(1)
     except OSError as error:
-        _tell(report, fault=f"the root of a step cannot be made: {error.strerror or error}")
+        tell(report, "fault", f"the root of a step cannot be made: {error.strerror or error}")
         os._exit(1)
     word = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         launcher.become(command, (0, 1, 2), word)
     launcher.restrict(bytes.fromhex(given.system_calls))
-    _tell(report, code=_bury(pid))
+    tell(report, "code", _bury(pid))
     os._exit(0)
 
 
@@ -173,7 +176,3 @@ def _bury(command: int) -> int:
         if pid == command:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

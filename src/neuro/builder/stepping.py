@@ -13,35 +13,32 @@
 - When it returns, or raises, no process of the step is left.
 - It may be called in several threads at once.
 
-A step is a process of its own (``stepper``), a new one: it has nothing of the builder's memory, and
-no thread of the builder's holds a lock in it.
+A step is a process of its own (``stepper``). It is no fork of the builder, but of a small process
+that never knew anything of the builder's (``starting``): it has nothing of the builder's memory,
+and no thread of the builder's holds a lock in it.
 """
 
 from __future__ import annotations
 
-import base64
-import json
+import marshal
 import os
+import select
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from neuro.builder import uppers
-from neuro.engines.sandbox.interpreter import PACKAGE_ROOT, python
-
-if TYPE_CHECKING:
-    import subprocess
+from neuro.builder.starting import Starter
+from neuro.engines.sandbox import nesting
+from neuro.engines.sandbox.nesting import Given
 
 STDOUT, STDERR = 1, 2
 _PORTION = 64 << 10
 _KILLED = 137
-_START = (
-    "import sys; sys.path.insert(0, {root!r}); from neuro.builder.stepper import main; main({fds})"
-)
 
 
 class StepFault(Exception):
@@ -143,58 +140,59 @@ class Stop:
                 os.close(lifeline)
 
 
-def run_step(step: StepRun, stop: Stop | None = None) -> int:
+def run_step(step: StepRun, starter: Starter, stop: Stop | None = None) -> int:
     """Run it to its end; its exit code, 128 and a signal's number if one ended it.
 
     127 and 126 are also those of a command that is not there or cannot be executed, or of a user
     that the image does not know: why is in the output. Raises StepFault where the root cannot be
     made, with the reason.
     """
-    import subprocess  # no build needs it whose steps are all cached
-
+    given = nesting.read()
+    if given is None:
+        raise StepFault("images are built in jobs that build images, and in no others")
     stop = stop or Stop()
     with ExitStack() as stack:
         order = stack.enter_context(open(os.memfd_create("step"), "r+b", buffering=0))
-        order.write(json.dumps(_order(step)).encode())
-        told, report = os.pipe()
-        stack.callback(os.close, told)
+        order.write(marshal.dumps(_order(step, given)))
+        told, out, errors = (_Pipe(stack) for _ in range(3))
         lifeline, held = os.pipe()
         stop.hold(held)
         stack.callback(stop.drop, held)
-        handed = (order.fileno(), report, lifeline)
-        code = _START.format(root=PACKAGE_ROOT, fds=", ".join(map(str, handed)))
+        handed = (order.fileno(), told.end, lifeline, out.end, errors.end)
         try:
-            process = subprocess.Popen(
-                [*python(), "-c", code],
-                pass_fds=handed,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={},
-                cwd="/",
-            )
+            starter.begin(*handed)
         except OSError as error:
-            raise StepFault(f"a step cannot be started: {error.strerror}") from error
+            raise StepFault(f"a step cannot be started: {error.strerror or error}") from error
         finally:
-            os.close(report)
             os.close(lifeline)
+            for pipe in (told, out, errors):
+                pipe.close_end()
         try:
-            _pass_on(process, step.output)
+            _pass_on({out.start: STDOUT, errors.start: STDERR}, step.output)
         finally:
             stop.drop(held)  # whatever went wrong here, it ends
-            process.wait()
-        answer = _answer(told)
-    if "fault" in answer:
-        raise StepFault(answer["fault"])
-    if "trouble" in answer or "code" not in answer:
-        if process.returncode < 0 or "trouble" not in answer:
-            return _KILLED
-        raise StepFault(answer["trouble"])
+            # The step's first process has the other end until it is over, as all of it is then.
+            kind, what = _answer(told.start)
+    if kind == "fault":
+        raise StepFault(what)
+    if kind != "code":
+        return _KILLED
     uppers.gather(str(step.upper), str(step.work))
-    return int(answer["code"])
+    return int(what)
 
 
-def _order(step: StepRun) -> dict[str, Any]:
+class _Pipe:
+    """A pipe whose ``end`` somebody else is given; what comes out at its ``start`` is ours."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.start, self.end = os.pipe()
+        stack.callback(os.close, self.start)
+
+    def close_end(self) -> None:
+        os.close(self.end)
+
+
+def _order(step: StepRun, given: Given) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = []
     for mount in step.mounts:
         match mount:
@@ -216,13 +214,14 @@ def _order(step: StepRun) -> dict[str, Any]:
                     {
                         "kind": "secret",
                         "target": mount.target,
-                        "content": base64.b64encode(mount.content).decode(),
+                        "content": mount.content,
                         "mode": mount.mode,
                         "uid": mount.uid,
                         "gid": mount.gid,
                     }
                 )
     return {
+        "given": vars(given),
         "layers": list(map(str, step.layers)),
         "upper": str(step.upper),
         "work": str(step.work),
@@ -237,29 +236,24 @@ def _order(step: StepRun) -> dict[str, Any]:
     }
 
 
-def _pass_on(process: subprocess.Popen[bytes], output: Callable[[int, bytes], None]) -> None:
+def _pass_on(streams: dict[int, int], output: Callable[[int, bytes], None]) -> None:
     """Pass on what it prints, until nobody of the step can print any more."""
-    import selectors
-
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with selectors.DefaultSelector() as selector, process.stdout, process.stderr:
-        selector.register(process.stdout, selectors.EVENT_READ, STDOUT)
-        selector.register(process.stderr, selectors.EVENT_READ, STDERR)
-        while selector.get_map():
-            for key, _ in selector.select():
-                data = os.read(key.fd, _PORTION)
-                if data:
-                    output(key.data, data)
-                else:
-                    selector.unregister(key.fileobj)
+    poll = select.poll()
+    for fd in streams:
+        poll.register(fd, select.POLLIN)
+    left = len(streams)
+    while left:
+        for fd, _ in poll.poll():
+            data = os.read(fd, _PORTION)
+            if data:
+                output(streams[fd], data)
+            else:
+                poll.unregister(fd)
+                left -= 1
 
 
-def _answer(told: int) -> dict[str, Any]:
+def _answer(told: int) -> tuple[str, str]:
+    """What the step's processes say when they are over: a word, and what it is about."""
     with open(os.dup(told), "rb") as report:
-        text = report.read()
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        kind, _, what = report.read().decode("utf-8", "replace").partition(" ")
+    return kind, what

@@ -1,17 +1,17 @@
 """The one folder of changes that a step leaves, where its root is of several overlays.
 
 A root on the machine's userland has an overlay for each of its folders, and each wants a writable
-layer of its own: ``work/upper-N``, for the folder that the name of its N in ``work/parts`` says.
+layer of its own: ``work/upper-N``, for the folder that the Nth entry of ``work/parts`` says.
 Root is number 0. After the step they are put together in ``upper``, as one layer of an image has
 them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 
 PARTS = "parts"
+_MARKS = 4  # numbers that ``mark`` finds
 
 
 def part(number: int) -> str:
@@ -21,8 +21,9 @@ def part(number: int) -> str:
 
 def note(work: str, paths: list[str], marks: list[list[int]]) -> None:
     """Leave word of which overlays there are, and what their folders were like before."""
-    with open(f"{work}/{PARTS}", "w", encoding="utf-8") as file:
-        json.dump([paths, marks], file)
+    with open(f"{work}/{PARTS}", "wb") as file:
+        for path, before in zip(paths, marks, strict=True):
+            file.write(b"%s %s\0" % (" ".join(map(str, before)).encode(), os.fsencode(path)))
 
 
 def mark(path: str) -> list[int]:
@@ -34,13 +35,14 @@ def mark(path: str) -> list[int]:
 def gather(upper: str, work: str) -> None:
     """Put together what a step on the machine's userland has left. Raises OSError."""
     try:
-        with open(f"{work}/{PARTS}", encoding="utf-8") as file:
-            paths, marks = json.load(file)
+        with open(f"{work}/{PARTS}", "rb") as file:
+            noted = file.read().split(b"\0")[:-1]
     except FileNotFoundError:
         return
-    for number, (path, before) in enumerate(zip(paths, marks, strict=True)):
+    for number, entry in enumerate(noted):
+        *before, path = os.fsdecode(entry).split(" ", _MARKS)
         source = f"{work}/{part(number)}"
-        if number and not os.listdir(source) and mark(source) == before:
+        if number and not os.listdir(source) and mark(source) == list(map(int, before)):
             continue  # nobody changed anything there
         target = upper + path.rstrip("/")
         if number == 0:

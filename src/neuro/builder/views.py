@@ -358,6 +358,10 @@ class Context(View):
         below = found.is_folder and self._ignored.may_keep_below(path, verdict)
         return found if below and any(not one.is_folder for one in self.entries(path)) else None
 
+    def leaves_out(self, path: str) -> bool:
+        """Whether ``.dockerignore`` names a path, whatever is there."""
+        return self._ignored.ignores(path)
+
     def ignores_below(self, path: str) -> bool:
         """Whether anything at or below a path is left out."""
         kept = sum(1 for _ in self.entries(path))

@@ -62,6 +62,7 @@ def grant(
     if seconds == 0:
         raise InvalidInput("--expires is 0: a share ends after some time, or never without it.")
     full = _complete(context, uri)
+    _check_tag(uri, full, user, action)
     wanted = Action(action)
     given = context.run(context.client.permissions.share(full, user, wanted, expires_in=seconds))
     if as_json:
@@ -280,6 +281,15 @@ def _complete(context: Context, text: str) -> str:
         return typed_text(parse_uri(text))
     client = context.client
     return typed_text(complete_uri(text, scheme, cluster=client.cluster, user=client.user))
+
+
+def _check_tag(uri: str, full: str, user: str, action: str) -> None:
+    """Raises InvalidInput for one tag of an image: what is granted on it would open nothing."""
+    if full.startswith("image:") and ":" in full.rpartition("/")[2]:
+        raise InvalidInput(
+            f"'{uri}' is one tag, and an image is shared with all of its tags: neuro share"
+            f" {uri.rpartition(':')[0]} {user} {action}"
+        )
 
 
 def _filter(context: Context, text: str | None) -> str:

@@ -131,9 +131,9 @@ class Context:
         return self._client(FOREVER)
 
     def _client(self, timeout: float) -> Client:
-        from neuro.client import Client
+        from neuro.cli.one_command import CommandClient
 
-        client = Client.blocking(self.account.url, self.account.token, timeout=timeout)
+        client = CommandClient.blocking(self.account.url, self.account.token, timeout=timeout)
         if self.trace:
             from neuro.cli.trace import TracingTransport
 

@@ -264,7 +264,7 @@ def _options() -> list[click.Parameter]:
         ),
         _flag("--network-timeout", text="Seconds for connecting and reading.", default=60.0),
         _flag("--show-traceback", text="Show where an error came from.", is_flag=True),
-        _flag("--trace", text="Print each request and answer on stderr.", is_flag=True),
+        _flag("--trace", text="Print each request and answer on stderr, and when.", is_flag=True),
         _flag("--iso-datetime-format", "iso_dates", text="Dates in ISO format.", is_flag=True),
         _flag("--skip-stats/--no-skip-stats", text=unused, hidden=True, expose_value=False),
         _flag(

@@ -1,11 +1,16 @@
-"""``--trace``: each request and answer as a line on stderr. Tokens and secrets never show."""
+"""``--trace``: each request and answer as a line on stderr. Tokens and secrets never show.
+
+Before each are the seconds since the command began, its start and its imports among them.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from time import monotonic
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -14,6 +19,9 @@ from neuro.domain.errors import PlatformError
 
 T = TypeVar("T")
 
+# Where the time of this process's start is among the words behind the name in /proc/PID/stat.
+_START_TICKS = 19
+
 
 class TracingTransport:
     """A transport that tells what goes through another one."""
@@ -21,6 +29,7 @@ class TracingTransport:
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self.url = inner.url
+        self._began = time.monotonic() - _age()
 
     def send(self, request: Request) -> AbstractAsyncContextManager[Response]:
         return self._send(request)
@@ -28,28 +37,29 @@ class TracingTransport:
     @asynccontextmanager
     async def _send(self, request: Request) -> AsyncIterator[Response]:
         query = "?" + urlencode(request.params) if request.params else ""
-        _say(f"> {request.method} {request.path}{query}")
+        self._say(f"> {request.method} {request.path}{query}")
         for name, value in request.headers.items():
             _say(f"> {name}: {value}")
         if request.path == "/secrets" and request.body is not None:
             _say("> (the value of a secret, which is not shown)")
         elif isinstance(request.body, bytes):
             _say(f"> {request.body[:2000].decode(errors='replace')}")
-        started = monotonic()
+        started = time.monotonic()
         try:
             async with self._inner.send(request) as response:
-                _say(f"< {response.status} in {(monotonic() - started) * 1000:.1f} ms")
+                took = (time.monotonic() - started) * 1000
+                self._say(f"< {response.status} in {took:.1f} ms")
                 for name, value in response.headers.items():
                     _say(f"< {name}: {value}")
                 yield response
         except PlatformError as error:
-            _say(f"< {type(error).__name__}: {error}")
+            self._say(f"< {type(error).__name__}: {error}")
             raise
 
     def websocket(
         self, path: str, *, params: Params = (), protocols: Sequence[str] = ()
     ) -> AbstractAsyncContextManager[WebSocket]:
-        _say(f"> WebSocket {path}?{urlencode(params)}")
+        self._say(f"> WebSocket {path}?{urlencode(params)}")
         return self._inner.websocket(path, params=params, protocols=protocols)
 
     async def gather(self, calls: Iterable[Coroutine[Any, Any, T]], *, limit: int) -> list[T]:
@@ -60,6 +70,19 @@ class TracingTransport:
 
     async def close(self) -> None:
         await self._inner.close()
+
+    def _say(self, line: str) -> None:
+        _say(f"{time.monotonic() - self._began:.3f} {line}")
+
+
+def _age() -> float:
+    """Seconds since this process began, to the hundredth; 0 where nothing says so."""
+    try:
+        told = Path("/proc/self/stat").read_bytes()
+    except OSError:
+        return 0.0
+    ticks = int(told.rpartition(b")")[2].split()[_START_TICKS])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _say(line: str) -> None:

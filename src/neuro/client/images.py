@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -56,6 +56,13 @@ class _Manifest(msgspec.Struct, frozen=True):
     manifests: list[_Part] = []
 
 
+class ImageSize(NamedTuple):
+    """An image that a tag leads to; ``size`` in bytes is what a pull of all its parts takes."""
+
+    digest: str
+    size: int
+
+
 class Images:
     """The images that you may see."""
 
@@ -105,7 +112,15 @@ class Images:
 
     async def size(self, image: OwnImage) -> int:
         """How many bytes a pull of all its parts takes. Raises NotFound."""
-        found = await self._manifest(image)
+        return (await self.look(image)).size
+
+    async def look(self, image: OwnImage) -> ImageSize:
+        """Digest and size at once. Raises NotFound."""
+        request = self._request("GET", image, headers={"Accept": _MANIFESTS})
+        request = msgspec.structs.replace(request, params=(("look", "1"),))  # It is no pull.
+        async with answered(self._transport, request) as answer:
+            digest = answer.headers["Docker-Content-Digest"]
+            found = msgspec.json.decode(await answer.read(), type=_Manifest)
         parts = [*found.layers, *([found.config] if found.config else [])]
         count = sum(part.size for part in parts)
         for part in found.manifests:
@@ -114,7 +129,7 @@ class Images:
                 count += await self.size(one)
             except NotFound:
                 continue  # A platform that nobody has pushed.
-        return count
+        return ImageSize(digest, count)
 
     async def remove(self, image: OwnImage, *, with_all_tags: bool = False) -> None:
         """Remove a tag. The registry deletes an image that has none for a day.
@@ -175,6 +190,14 @@ class Images:
         request = Request(method="POST", path="/images/scrub")
         return lines(self._transport, request, ScrubbedFile)
 
+    async def check_push(self, image: OwnImage) -> None:
+        """Ask whether something may be pushed as an image. Raises NotPermitted, and what a quota
+        that is used up would.
+        """
+        from neuro.client.image_files.registry import Registry
+
+        await Registry(self._transport, self._top).check_push(image.repository)
+
     async def push_file(
         self, path: str | Path, image: OwnImage, progress: LayerProgress | None = None
     ) -> None:
@@ -205,12 +228,6 @@ class Images:
     def files(self) -> AsyncGenerator[StoredFile, None]:
         """Every file of the registry, and why it is there; for administrators."""
         return each(self._transport, "/images/files", (), StoredFile)
-
-    async def _manifest(self, image: OwnImage) -> _Manifest:
-        request = self._request("GET", image, headers={"Accept": _MANIFESTS})
-        request = msgspec.structs.replace(request, params=(("look", "1"),))  # It is no pull.
-        async with answered(self._transport, request) as answer:
-            return msgspec.json.decode(await answer.read(), type=_Manifest)
 
     def _request(
         self, method: str, image: OwnImage, headers: dict[str, str] | None = None

@@ -3,19 +3,22 @@
 ::
 
     storage:.builds/<time>-<random>     what a build has, or what a client left that was killed
-    storage:.builds/<time>-<key>.kept   what is left of a build of the context ``key``
+    storage:.builds/<key>.kept          what is left of a build of the context ``key``
         context/                        its files
-        manifest                        digests of them
+        manifest                        digests of them, and which Dockerfile was checked
 
 Whoever builds renames a kept one to a name of its own, so no two builds have one folder, and
 nothing is changed below a build that goes on. Then only files are sent whose content is not what
-the manifest says, and those are removed that are here no longer. Times are of the client's clock.
+the manifest says, and those are removed that are here no longer. Of two builds of one context that
+go on at once, what the first one gives back is kept. Times are of the client's clock, but for when
+a kept folder was changed; each build of the context sees to it that it was within the last day.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -24,23 +27,30 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from neuro.client.build_context import Item
 from neuro.client.storage.local import LocalFile, LocalFolder, Odd
 from neuro.client.storage.transfer import Outcome, Progress
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import NotFound, StorageFault
 from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
+    from neuro.client.build_context import Item
     from neuro.client.jobs import Jobs
     from neuro.client.storage import Storage
 
 FOLDER = "storage:.builds"
 _CONTEXT, _MANIFEST = "context", "manifest"
 _KEPT = ".kept"
+_KEPT_NAME = re.compile(r"[0-9a-f]{16}\.kept")
+# Where a manifest is written: a folder's time changes when it then takes the place of the old one.
+_NEW_MANIFEST = "manifest.new"
 _MOST_KEPT = 8  # contexts
 _KEPT_SECONDS = 7 * 86400
 _LEFT_SECONDS = 3 * 86400  # a client comes no later than that to submit its build
+# A kept context that has not changed is marked as used so often.
+_MARKED_SECONDS = 86400
+# One build of so many looks at what others have left, besides those that find no kept context.
+_SWEEPS = 20
 _LARGEST_MANIFEST = 256 << 20  # bytes
 # A file's time of change is that of the last tick of the kernel's clock, not of now.
 _TICK_NS = 100_000_000
@@ -55,6 +65,25 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 Manifest = dict[str, Entry]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a kept folder says of itself.
+
+    ``checked`` names the Dockerfile that was found right before the context was sent, ``written``
+    is when this was written, in seconds since 1970.
+    """
+
+    files: Manifest = {}
+    checked: str = ""
+    written: int = 0
+
+
+class Folder(NamedTuple):
+    """A folder below ``FOLDER``; ``changed`` is when, in seconds since 1970."""
+
+    name: str
+    changed: int
 
 
 class Difference(NamedTuple):
@@ -92,8 +121,20 @@ def context_key(top: Path, ignore_file: str | None) -> str:
     return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+class Change(NamedTuple):
+    """What has to be done so that the folder has the context as it is now."""
+
+    removed: tuple[str, ...]
+    wanted: tuple[Item, ...]
+    seen: dict[str, Seen]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.removed and not self.wanted
+
+
 class ContextFolder:
-    """The folder of one build, from ``take`` until ``give_back`` or ``remove``.
+    """The folder of one build, from ``take`` until ``give_back``, ``put_back`` or ``remove``.
 
     All methods raise what the storage's do.
     """
@@ -103,37 +144,32 @@ class ContextFolder:
         self._storage = storage
         self._key = key
         self._top = storage.uri(FOLDER)
+        self._kept = self._top.child(f"{key}{_KEPT}")
         self.uri = self._top.child(_own_name())
         self.context = self.uri.child(_CONTEXT)
-        self._names: tuple[str, ...] = ()
+        self._found: Kept | None = None
         self._manifest: Manifest = {}
-        self._stored = b""
+        self.checked = ""
+        self._sweeps = secrets.randbelow(_SWEEPS) == 0
         self._made: set[ResourceURI] = set()
 
     async def take(self) -> None:
-        """Have the folder: a kept one of this context, or a new one."""
+        """Have the folder: the kept one of this context, or a new one."""
+        if not self._key:
+            return
         try:
-            self._names = tuple([it.path async for it in self._storage.list(self._top)])
+            await self._storage.rename(self._kept, self.uri)
         except NotFound:
-            self._names = ()
-        for name in sorted(self._names, reverse=True):
-            if self._key and name.endswith(f"-{self._key}{_KEPT}") and await self._claim(name):
-                return
-
-    async def _claim(self, name: str) -> bool:
-        """Take what is kept; False if somebody else does, or if it is not whole."""
-        try:
-            await self._storage.rename(self._top.child(name), self.uri)
-        except NotFound:
-            return False
+            self._sweeps = True
+            return
         try:
             stored = await self._storage.read_bytes(self.uri.child(_MANIFEST))
-            self._manifest = msgspec.json.decode(stored, type=Manifest)
-            self._stored = stored
-        except (NotFound, ValueError):
+            self._found = msgspec.json.decode(stored, type=Kept)
+        except (NotFound, ValueError):  # it is not whole
+            self._sweeps = True
             await _remove(self._storage, self.uri)
-            return False
-        return True
+            return
+        self._manifest, self.checked = self._found.files, self._found.checked
 
     async def add(self, name: str, content: bytes) -> None:
         """Have a file besides the context for this build alone, such as ``secrets/0``."""
@@ -144,24 +180,36 @@ class ContextFolder:
             self._made.add(folder)
         await self._storage.create(folder.child(own), content)
 
-    async def send(self, items: Iterable[Item], progress: Progress | None = None) -> Outcome:
-        """Let the context be these items: what has changed of them is sent.
+    def change(self, items: Iterable[Item]) -> Change:
+        """What has to change for the context to be these items. It reads all files, without pause.
 
-        It reads all files here, without pause.
+        A folder that is new has to be sent even if there is nothing in it.
         """
         items = list(items)
         seen = _looked_at(items)
-        change = difference(self._manifest, {path: one.entry for path, one in seen.items()})
+        found = difference(self._manifest, {path: one.entry for path, one in seen.items()})
+        wanted = [it for it in items if isinstance(it, Odd) or it.relative in found.sent]
+        return Change(found.removed, tuple(wanted), seen)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was kept of this context."""
+        return self._found is None
+
+    async def send(self, change: Change, progress: Progress | None = None) -> Outcome:
+        """Carry out what ``change`` found."""
         for path in change.removed:
             await _remove(self._storage, self.context.child(*path.split("/")))
-        wanted = [it for it in items if isinstance(it, Odd) or it.relative in change.sent]
-        if not self._stored:
+        if self.is_new:
             await self._storage.mkdir(self.context, parents=True, exist_ok=True)
         outcome = Outcome(0, 0, ())
-        if wanted:
-            outcome = await self._storage.upload_items(wanted, self.context, progress=progress)
+        if change.wanted:
+            outcome = await self._storage.upload_items(
+                change.wanted, self.context, progress=progress
+            )
+        sent = {it.relative for it in change.wanted if not isinstance(it, Odd)}
         self._manifest = {
-            path: one.as_sent() if path in change.sent else one.entry for path, one in seen.items()
+            path: one.as_sent() if path in sent else one.entry for path, one in change.seen.items()
         }
         return outcome
 
@@ -172,26 +220,52 @@ class ContextFolder:
             return
         for name in {name.split("/")[0] for name in added}:
             await _remove(self._storage, self.uri.child(name))
-        manifest = msgspec.json.encode(self._manifest)
-        if len(manifest) > _LARGEST_MANIFEST:
-            await self.remove()
-            return
-        if manifest != self._stored:
-            await self._storage.create(self.uri.child(_MANIFEST), manifest)
-        name = f"{int(time.time())}-{self._key}{_KEPT}"
-        await self._storage.rename(self.uri, self._top.child(name))
+        now = int(time.time())
+        found = self._found
+        if (
+            found is None
+            or (found.files, found.checked) != (self._manifest, self.checked)
+            or abs(now - found.written) > _MARKED_SECONDS
+        ):
+            manifest = msgspec.json.encode(Kept(self._manifest, self.checked, now))
+            if len(manifest) > _LARGEST_MANIFEST:
+                await self.remove()
+                return
+            new = self.uri.child(_NEW_MANIFEST)
+            await self._storage.create(new, manifest)
+            await self._storage.rename(new, self.uri.child(_MANIFEST))
+        await self._keep()
+
+    async def put_back(self) -> None:
+        """Leave everything as it was before ``take``; nothing may have been sent or added."""
+        if not self.is_new:
+            await self._keep()
+
+    async def _keep(self) -> None:
+        try:
+            await self._storage.rename(self.uri, self._kept)
+        except StorageFault as fault:
+            if fault.errno not in ("ENOTEMPTY", "EEXIST"):
+                raise
+            await self.remove()  # another build of this context was over first
 
     async def remove(self) -> None:
         """Remove all of it."""
         await _remove(self._storage, self.uri)
 
     async def sweep(self, jobs: Jobs, user: str) -> None:
-        """Remove what nobody comes back for, of all that was there when this was taken.
+        """Remove what nobody comes back for, if this build is one of those that look for that.
 
         A build may wait in the queue, or go on, for longer than anything is left here: what the
         active jobs of the ``user`` have stays.
         """
-        gone = outdated(self._names, time.time())
+        if not self._sweeps:
+            return
+        try:
+            entries = [it async for it in self._storage.list(self._top)]
+        except NotFound:
+            return
+        gone = outdated([Folder(it.path, it.modificationTime) for it in entries], time.time())
         used: set[str] = set()
         if any(not name.endswith(_KEPT) for name in gone):
             query = JobFilter(owner=[user], status=sorted(ACTIVE))
@@ -211,20 +285,23 @@ class ContextFolder:
             await _remove(self._storage, place)
 
 
-def outdated(names: Iterable[str], now: float) -> list[str]:
-    """Which folders nobody comes back for; ``now`` in seconds since 1970.
+def outdated(folders: Iterable[Folder], now: float) -> list[str]:
+    """The names of those that nobody comes back for; ``now`` in seconds since 1970.
 
     Kept contexts go after a week without a build, and beyond the last eight; what a client left
     that was killed goes after three days, unless a build still has it: see ``sweep``.
     """
     kept: list[tuple[float, str]] = []
     gone = []
-    for name in names:
+    for name, changed in folders:
+        if _KEPT_NAME.fullmatch(name):
+            kept.append((now - changed, name))
+            continue
         began, dash, _ = name.partition("-")
         if not dash or not (began.isascii() and began.isdecimal()):
             continue  # not ours
         age = now - int(began)
-        if name.endswith(_KEPT):
+        if name.endswith(_KEPT):  # as clients named them before
             kept.append((age, name))
         elif age > _LEFT_SECONDS:
             gone.append(name)
@@ -251,7 +328,7 @@ async def _remove(storage: Storage, uri: ResourceURI) -> None:
 # Files of this machine
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A file or folder of this machine: what it was when it was read."""
 
     entry: Entry
@@ -272,27 +349,27 @@ class _Seen(NamedTuple):
         return self.entry if is_same else Entry(False, self.entry.executable)
 
 
-def _looked_at(items: Iterable[Item]) -> dict[str, _Seen]:
-    found: dict[str, _Seen] = {}
+def _looked_at(items: Iterable[Item]) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
     for item in items:
         if isinstance(item, LocalFolder):
-            found[item.relative] = _Seen(Entry(True))
+            found[item.relative] = Seen(Entry(True))
         elif isinstance(item, LocalFile):
             found[item.relative] = _read(item)
     return found
 
 
-def _read(item: LocalFile) -> _Seen:
+def _read(item: LocalFile) -> Seen:
     began = time.time_ns()
     try:
         identity = _identity(item.path)
         with Path(item.path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:  # whoever sends it says so
-        return _Seen(Entry(False, item.executable), item.path)
+        return Seen(Entry(False, item.executable), item.path)
     if identity[-1] > began - _TICK_NS:  # a change in this very moment would not show
         digest = ""
-    return _Seen(Entry(False, item.executable, digest), item.path, identity)
+    return Seen(Entry(False, item.executable, digest), item.path, identity)
 
 
 def _identity(path: str) -> tuple[int, ...]:

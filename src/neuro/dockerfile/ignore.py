@@ -21,15 +21,6 @@ from neuro.domain.problems import Problem, Source
 MAX_PATTERNS = 10_000
 
 
-def names_of_ignore_file(dockerfile: str) -> tuple[str, str]:
-    """Where the patterns are looked for: beside the Dockerfile by its name, then in the context.
-
-    >>> names_of_ignore_file("docker/gpu.Dockerfile")
-    ('docker/gpu.Dockerfile.dockerignore', '.dockerignore')
-    """
-    return f"{dockerfile}.dockerignore", ".dockerignore"
-
-
 class Pattern(msgspec.Struct, frozen=True):
     """One line. ``keeps``: it begins with ``!``, and takes files back in."""
 

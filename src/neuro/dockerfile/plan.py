@@ -64,6 +64,7 @@ def plan(
         result.image().for_platform(platform),
         (*tree.notes, *_notes(tree, graph, given, known, needed)),
         {index: graph.places[index].base for index in needed},
+        graph.hints,
     )
 
 

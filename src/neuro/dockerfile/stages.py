@@ -12,7 +12,7 @@ from neuro.dockerfile.steps import BaseImage
 from neuro.dockerfile.tree import Copy, Dockerfile, Instruction, Run, Stage
 from neuro.dockerfile.values import go_integer
 from neuro.domain.errors import InvalidInput
-from neuro.domain.images import check_image, with_tag
+from neuro.domain.images import check_written, with_tag
 from neuro.domain.problems import Position, closest
 
 SCRATCH = "scratch"
@@ -93,7 +93,11 @@ class StageGraph:
             return number
         if name == SCRATCH:
             return None
-        return self._image(name, at, self._platform)
+        image = self._image(name, at, self._platform)
+        if "/" not in name and ":" not in name:
+            sentence = f"No stage is called '{name}': it is taken for an image."
+            self.hints.setdefault(image.reference, sentence)
+        return image
 
     def needed(self, target: int) -> list[int]:
         """The target and all stages that it is made of, in the order of the file."""
@@ -203,13 +207,12 @@ class StageGraph:
     def _image(self, name: str, at: Position, platform: Platform) -> BaseImage:
         near = self.near(name)
         try:
-            # The platform's own images have a scheme.
-            check_image(name.removeprefix("image:"))
+            check_written(name)
         except InvalidInput:
             near = self.near(name)
             hint = f"Did you mean '{near}'?" if near else "Write NAME:TAG in lower-case letters."
             raise self._expander.fail(f"'{name}' is not an image or a stage.", at, hint) from None
-        reference = name if name.startswith("image:") else with_tag(name)
+        reference = with_tag(name)
         if near:
             self.hints[reference] = f"Did you mean the stage '{near}'?"
         return BaseImage(reference, str(platform))

@@ -138,7 +138,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     ``result`` is the step whose files are the image's, and ``image`` its configuration. ``bases``
     are those of the stages that are needed, by their numbers: another stage, an image, or None for
-    scratch.
+    scratch. ``hints`` are for images that are not found.
     """
 
     steps: tuple[AnyStep, ...]
@@ -146,6 +146,7 @@ class Plan(msgspec.Struct, frozen=True):
     image: Image
     notes: tuple[Problem, ...] = ()
     bases: dict[int, int | BaseImage | None] = {}
+    hints: dict[str, str] = {}
 
 
 class ImagesNeeded(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ _VERSION = r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 _REFERENCE = re.compile(rf"(?:{_HOST}(?::\d+)?/)?{PART}(?:/{PART})*{_VERSION}")
 _OWN = re.compile(rf"(?P<repository>{PART}(?:/{PART})+)(?P<version>{_VERSION})")
 _SCHEME = "image:"
+_WRITTEN = re.compile(rf"{_SCHEME}(?://[^/]+/|/)?{PART}(?:/{PART})*{_VERSION}")
 
 
 class OwnImage(msgspec.Struct, frozen=True):
@@ -103,6 +104,17 @@ def check_image(reference: str) -> str:
         f"Invalid image '{reference[:80]}': write NAME, NAME:TAG or REGISTRY/NAME:TAG in lower-case"
         " letters, for example ubuntu:latest."
     )
+
+
+def check_written(reference: str) -> str:
+    """As ``check_image``, for images of the platform's registry, too.
+
+    >>> check_written("image:/bob/trainer:v1")
+    'image:/bob/trainer:v1'
+    """
+    if len(reference) <= MAX_REFERENCE and _WRITTEN.fullmatch(reference):
+        return reference
+    return check_image(reference)
 
 
 def with_tag(reference: str) -> str:

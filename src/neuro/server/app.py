@@ -30,6 +30,7 @@ from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
 from neuro.server.bakes.leaving import leaving_with
 from neuro.server.bakes.retention import FlowRetention, keep_flows
+from neuro.server.bytecode import keep_compiled
 from neuro.server.database.alone import alone
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
@@ -207,6 +208,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
+        background.errands("compiling of modules").begin(keep_compiled())
         refused.pop_all()
         log.info("ready", url=login.url)
         yield Server(login.url, choice, partial(_check, parts.jobs, folder, fleet, place))

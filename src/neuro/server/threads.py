@@ -8,12 +8,12 @@ waits for a few steps at most.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -32,10 +32,53 @@ def working_for(person: str) -> Iterator[None]:
         _person.reset(before)
 
 
-@dataclass(frozen=True)
-class _Work:
-    do: Callable[[], Any]
-    result: asyncio.Future[Any]
+def person_at_work() -> str:
+    """Whose turn the work is that is asked for here; empty where that is nobody's."""
+    return _person.get()
+
+
+class FairExecutor(Executor):
+    """Threads for short work of which any may have all: people have their turns one by one.
+
+    Each person's work is done in the order in which it was asked for. Unlike ``Threads`` it may be
+    used by any thread and any event loop.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        # Whose turn is next comes first.
+        self._waiting: OrderedDict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = (
+            OrderedDict()
+        )
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Do it for the person of ``working_for``. Raises RuntimeError after ``shutdown``."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._threads.submit(self._do_next)
+            queue = self._waiting.setdefault(person_at_work(), deque())
+            queue.append((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def _do_next(self) -> None:
+        with self._lock:
+            person, queue = self._waiting.popitem(last=False)
+            future, work = queue.popleft()
+            if queue:
+                self._waiting[person] = queue  # at the end
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work, and wait for what was asked for; there is nothing to cancel."""
+        self._threads.shutdown(wait)
 
 
 class Threads:
@@ -46,15 +89,31 @@ class Threads:
         self._free = threads
         self._per_person = per_person
         self._running: Counter[str] = Counter()
-        # Whose turn is next comes first.
-        self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()
+        # Work that has not begun, by its result.
+        self._asked: dict[asyncio.Future[Any], Callable[[], Any]] = {}
+        # Whose turn is next comes first. One result may wait in several queues.
+        self._waiting: OrderedDict[str, deque[asyncio.Future[Any]]] = OrderedDict()
 
     def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do ``work`` in a thread, for the person of ``working_for``."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(_person.get(), deque()).append(_Work(work, result))
+        self._asked[result] = work
+        self._queue().append(result)
         self._start()
         return result
+
+    def join(self, result: asyncio.Future[Any]) -> None:
+        """Let work that ``do`` was asked for be that of the person of ``working_for`` too.
+
+        It waits for the first turn that one of its people has, so the length of one queue is
+        nothing to the others.
+        """
+        if result not in self._asked:
+            return  # It has begun.
+        queue = self._queue()
+        if result not in queue:
+            queue.append(result)
+            self._start()
 
     async def whole(
         self, work: Callable[[], T], release: Callable[[T], object] = lambda _: None
@@ -77,37 +136,41 @@ class Threads:
 
     async def close(self) -> None:
         """Wait for all work that was asked for."""
-        while results := [work.result for queue in self._waiting.values() for work in queue]:
+        while results := [result for result in self._asked if not result.done()]:
             await asyncio.wait(results)
         await asyncio.to_thread(self._executor.shutdown)
+
+    def _queue(self) -> deque[asyncio.Future[Any]]:
+        return self._waiting.setdefault(_person.get(), deque())
 
     def _start(self) -> None:
         while self._free and (person := self._next()) is not None:
             queue = self._waiting.pop(person)
-            work = queue.popleft()
+            result = queue.popleft()
             if queue:
                 self._waiting[person] = queue  # at the end
-            if work.result.cancelled():
+            work = self._asked.pop(result, None)
+            if work is None or result.cancelled():
                 continue
             self._free -= 1
             self._running[person] += 1
             loop = asyncio.get_running_loop()
-            done = loop.run_in_executor(self._executor, work.do)
-            done.add_done_callback(partial(self._end, person, work))
+            done = loop.run_in_executor(self._executor, work)
+            done.add_done_callback(partial(self._end, person, result))
 
     def _next(self) -> str | None:
         return next((it for it in self._waiting if self._running[it] < self._per_person), None)
 
-    def _end(self, person: str, work: _Work, done: asyncio.Future[Any]) -> None:
+    def _end(self, person: str, result: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
         self._free += 1
         self._running[person] -= 1
         if not self._running[person]:
             del self._running[person]
         error = done.exception()
-        if work.result.done():  # Nobody waits for it: the event loop is being closed.
+        if result.done():  # Nobody waits for it: the event loop is being closed.
             pass
         elif error is not None:
-            work.result.set_exception(error)
+            result.set_exception(error)
         else:
-            work.result.set_result(done.result())
+            result.set_result(done.result())
         self._start()

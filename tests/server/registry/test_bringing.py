@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import delete
 from structlog.testing import capture_logs
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import TooManyRequests, Unavailable
 from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.registry_client import Answer
 from neuro.server.database.engine import Database
@@ -32,6 +32,7 @@ from neuro.server.registry.mirrors import THREADS_PER_PERSON, USUAL_RULES, Mirro
 from neuro.server.registry.names import Repository
 from neuro.server.registry.tables import blobs, links
 from neuro.server.registry.upkeep import Upkeep
+from neuro.server.threads import working_for
 from tests.engines.small_registry import SmallRegistry, running
 
 DEBIAN = Repository("docker.io/library/debian")
@@ -248,6 +249,92 @@ async def test_questions_do_not_wait_for_downloads(
     assert not upstream.may_give.is_set()
     assert await database.read(lambda c: find_manifest(c, OTHER.path, "1")) is not None
     assert not upstream.asked.acquire(blocking=False)  # The downloads still have all their threads.
+
+
+async def test_layers_that_wait_for_a_thread_have_no_file(
+    upstream: HoldingRegistry, mirrors: Mirrors, database: Database, store: WatchedStore
+) -> None:
+    upstream.image("library/debian", *map(str, range(THREADS_PER_PERSON + 8)), tag="1")
+    upstream.image("library/other", "a", tag="1")
+    digests = await _layers(mirrors, database, DEBIAN)
+    upstream.may_give.clear()
+
+    coming = [await mirrors.bring_blob(DEBIAN, digest) for digest in digests]
+    for _ in range(THREADS_PER_PERSON):
+        assert await asyncio.to_thread(upstream.asked.acquire, timeout=HELD_SECONDS)
+    await mirrors.bring_manifest(OTHER, "1")  # Whatever is asked before a download has been.
+
+    assert len(list(store.uploads())) == THREADS_PER_PERSON
+    upstream.may_give.set()
+    for fetch in coming:
+        assert fetch is not None
+        await fetch.whole()
+    assert list(store.uploads()) == []
+
+
+async def test_a_person_who_asks_for_many_layers_and_leaves_is_refused_the_next(
+    upstream: HoldingRegistry,
+    mirrors: Mirrors,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("neuro.server.registry.mirrors.MOST_COMING", 2)
+    upstream.image("library/debian", "a", "b", "c", tag="1")
+    first, second, third = await _layers(mirrors, database, DEBIAN)
+    upstream.may_give.clear()
+
+    with working_for("mallory"):
+        one, other = (
+            await mirrors.bring_blob(DEBIAN, first),
+            await mirrors.bring_blob(DEBIAN, second),
+        )
+        with pytest.raises(TooManyRequests, match="2 layers") as refused:
+            await mirrors.bring_blob(DEBIAN, third)
+        assert refused.value.retry_after
+        assert await mirrors.bring_blob(DEBIAN, first) is one
+    with working_for("alice"):
+        hers = await mirrors.bring_blob(DEBIAN, third)
+    upstream.may_give.set()
+
+    for fetch in (one, other, hers):
+        assert fetch is not None
+        await fetch.whole()
+
+
+async def test_a_person_who_asks_for_many_images_and_leaves_is_refused_the_next(
+    upstream: HoldingRegistry, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.registry.mirrors.MOST_COMING", 2)
+    upstream.image("library/debian", "a", tag="1")
+    with working_for("mallory"):
+        asking = [asyncio.create_task(mirrors.bring_manifest(DEBIAN, f"v{n}")) for n in range(2)]
+        await asyncio.sleep(0)
+
+        for task in asking:
+            task.cancel()
+        with pytest.raises(TooManyRequests, match="2 images"):
+            await mirrors.bring_manifest(DEBIAN, "1")
+
+    await mirrors.bring_manifest(DEBIAN, "1")
+
+
+async def test_a_layer_that_two_want_does_not_wait_for_all_that_one_of_them_wants(
+    upstream: HoldingRegistry, mirrors: Mirrors, database: Database
+) -> None:
+    upstream.image("library/debian", *map(str, range(THREADS_PER_PERSON + 2)), tag="1")
+    *many, last = await _layers(mirrors, database, DEBIAN)
+    upstream.may_give.clear()
+    with working_for("mallory"):
+        for digest in (*many, last):
+            await mirrors.bring_blob(DEBIAN, digest)
+        for _ in range(THREADS_PER_PERSON):
+            assert await asyncio.to_thread(upstream.asked.acquire, timeout=HELD_SECONDS)
+
+    with working_for("alice"):
+        await mirrors.bring_blob(DEBIAN, last)
+
+    assert await asyncio.to_thread(upstream.asked.acquire, timeout=HELD_SECONDS)
+    assert _given(upstream, last) == 1
 
 
 async def test_what_nobody_pulls_goes_after_a_while(

@@ -11,6 +11,7 @@ from neuro.cli.building.source import build_arguments, source_of
 from neuro.cli.building.wanted import Wanted
 from neuro.cli.context import Context
 from neuro.cli.failures import Failure
+from neuro.cli.job.exit_code import job_exit_code
 from neuro.client.builds import LIFE_SPAN, Build, build_request
 from neuro.client.job_request import Where
 from neuro.domain.errors import NotFound, PlatformError
@@ -28,7 +29,10 @@ _ENDED: dict[str, str] = {
 
 
 class Built(NamedTuple):
-    """The end of a build. ``size`` in bytes is what a pull takes; both are None where it failed."""
+    """The end of a build. ``size`` in bytes is what a pull takes.
+
+    It and the digest are None where the build failed, or where the registry could not be asked.
+    """
 
     exit_code: int
     job: Job
@@ -40,14 +44,16 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
     """Build and push an image; its log goes to the descriptor ``log``. Ctrl-C kills the job.
 
     Raises Failure for a Dockerfile that is wrong (with each place), before anything is sent, and
-    for an image that exists, unless ``force``.
+    for an image that exists, unless ``force``; NotPermitted for one that is not theirs to push.
     """
     client = context.client
     source = source_of(context, wanted)
     if not wanted.force:
         _refuse_existing(context, wanted.images)
+    for image in wanted.images:
+        context.run(client.images.check_push(image))
     preset = wanted.preset or _first_preset(context)
-    with sent(context, source, wanted.secrets) as (mounted, secret_paths):
+    with sent(context, source, wanted) as (mounted, secret_paths):
         job_build = Build(
             wanted.images,
             source.place,
@@ -71,23 +77,35 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
         submitted = context.run(client.jobs.submit(request))
         for notice in submitted.notices:
             context.out.note(notice)
-        code = _watch(context, submitted.job, log)
+        job = _watch(context, submitted.job, log)
+        code = job_exit_code(job)
         if code != 0:
-            advise(context, submitted.job)
+            advise(context, job)
     if code != 0 or not wanted.images:
-        return Built(code, submitted.job)
-    first = wanted.images[0]
-    digest = context.run(client.images.digest(first))
-    return Built(0, submitted.job, digest, context.run(client.images.size(first)))
+        return Built(code, job)
+    return built_as(context, wanted.images[0], job)
+
+
+def built_as(context: Context, image: OwnImage, job: Job) -> Built:
+    """The end of a build that succeeded, whatever becomes of the question for its image."""
+    try:
+        found = context.run(context.client.images.look(image))
+    except PlatformError as error:
+        context.out.warning(
+            "The build succeeded, but the digest and the size of its image could not be asked:"
+            f" {error} `neuro image digest {image}` asks again."
+        )
+        return Built(0, job)
+    return Built(0, job, found.digest, found.size)
 
 
 def say_built(context: Context, images: Sequence[OwnImage], built: Built) -> None:
-    """The end of what a build says: the reference, the digest and the size."""
+    """The end of what a build says: the reference, and the digest and the size if known."""
     from neuro.cli.render.sizes import gnu_size
 
-    size = gnu_size(built.size or 0)
+    known = f" ({built.digest}, {gnu_size(built.size)})" if built.size is not None else ""
     for image in images:
-        context.out.print(f"{image} ({built.digest}, {size})")
+        context.out.print(f"{image}{known}")
 
 
 def _refuse_existing(context: Context, images: Sequence[OwnImage]) -> None:
@@ -108,8 +126,8 @@ def _first_preset(context: Context) -> str | None:
     return default_preset(context, cluster=None)
 
 
-def _watch(context: Context, job: Job, log: int) -> int:
-    """Print the job's steps and its log until it is over; its exit code. Ctrl-C kills it."""
+def _watch(context: Context, job: Job, log: int) -> Job:
+    """Print the job's steps and its log until it is over; what it is then. Ctrl-C kills it."""
     from neuro.cli.job.follow import LogReader, end_of, wait_for_start
     from neuro.cli.job.output import Progress
     from neuro.cli.outage import Outage
@@ -133,13 +151,9 @@ def _watch(context: Context, job: Job, log: int) -> int:
 
 
 def advise(context: Context, job: Job) -> None:
-    """Say what to do where the platform ended the build, if it can be asked why it ended."""
-    try:
-        reason = context.run(context.client.jobs.get(job.id)).history.reason
-    except PlatformError:
-        return  # the build's own end is what counts
-    if reason in _ENDED:
-        context.out.say(_ENDED[reason])
+    """Say what to do where the platform ended the build."""
+    if job.history.reason in _ENDED:
+        context.out.say(_ENDED[job.history.reason])
 
 
 def _kill(context: Context, job: Job) -> None:

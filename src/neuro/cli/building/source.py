@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from neuro.cli.building.wanted import Wanted
 from neuro.cli.context import Context
 from neuro.cli.failures import BAD_VALUE, Failure
-from neuro.client.build_context import Item, context_items, ignored_in
+from neuro.client.build_context import Item, context_items, ignore_file_of
 from neuro.client.builds import CONTEXT, DOCKERFILE, SENT
 from neuro.client.job_request import Where, environment
 from neuro.client.kept_contexts import context_key
-from neuro.dockerfile.ignore import names_of_ignore_file
-from neuro.dockerfile.parser import MAX_BYTES, parse
-from neuro.dockerfile.plan import plan
-from neuro.dockerfile.tree import Dockerfile, DockerfileError
+from neuro.dockerfile.ignore_files import names_of_ignore_file
 from neuro.domain.errors import NotFound
 from neuro.domain.uris import ResourceURI
 
+if TYPE_CHECKING:
+    from neuro.dockerfile.ignore import Pattern
+
 _STORAGE = "storage:"
+
+
+class Unchecked(msgspec.Struct, frozen=True):
+    """A Dockerfile that has to be read, unless one of this ``mark`` was found right before."""
+
+    content: bytes
+    name: str
+    mark: str
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -30,6 +40,7 @@ class Source(msgspec.Struct, frozen=True):
     ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` are files that are not in the
     context, by their names: a Dockerfile, and its own ignore file. ``uri`` is that of a context in
     the storage, ``top`` a local one, whose files stay there for the next build with its ``key``.
+    ``unchecked`` is the Dockerfile where it is one of these.
     """
 
     place: str
@@ -39,9 +50,11 @@ class Source(msgspec.Struct, frozen=True):
     uri: ResourceURI | None = None
     outside: tuple[tuple[str, bytes], ...] = ()
     key: str = ""
+    unchecked: Unchecked | None = None
 
 
 def source_of(context: Context, wanted: Wanted) -> Source:
+    """Find it all. Raises Failure for a Dockerfile that is wrong, unless it is ``unchecked``."""
     if wanted.context.startswith(_STORAGE):
         return _in_storage(context, wanted)
     return _on_this_machine(context, wanted)
@@ -59,23 +72,38 @@ def _on_this_machine(context: Context, wanted: Wanted) -> Source:
     inside = _relative(path, top)
     content = path.read_bytes()
     shown = os.path.relpath(path)
-    check_dockerfile(context, content, shown, wanted)
+    if inside is None:
+        check_dockerfile(context, content, shown, wanted)
     place = f"{SENT}/context"
     beside = path.absolute()
-    try:
-        patterns, ignore_file = ignored_in(top, inside or str(beside))
-    except DockerfileError as error:
-        raise _wrong(error) from None
+    patterns, ignore_file = _ignored_in(top, inside or str(beside))
     always = {it for it in (inside, ignore_file) if it is not None}
     items = tuple(context_items(top, patterns, always))
     key = context_key(top, ignore_file)
     if inside is not None:
-        return Source(place, inside, top, items, key=key)
+        # A target that there is not is the likeliest mistake in what is said besides the file.
+        mark = hashlib.sha256(f"{wanted.target or ''}\0".encode() + content).hexdigest()
+        unchecked = Unchecked(content, shown, mark)
+        return Source(place, inside, top, items, key=key, unchecked=unchecked)
     outside = [(DOCKERFILE, content)]
     if ignore_file is not None and Path(ignore_file).is_absolute():
         own, _ = names_of_ignore_file(DOCKERFILE)
         outside.append((own, Path(ignore_file).read_bytes()))
     return Source(place, f"{SENT}/{DOCKERFILE}", top, items, outside=tuple(outside), key=key)
+
+
+def _ignored_in(top: Path, dockerfile: str) -> tuple[tuple[Pattern, ...], str | None]:
+    found = ignore_file_of(top, dockerfile)
+    if found is None:
+        return (), None
+    from neuro.dockerfile.ignore import read_patterns
+    from neuro.dockerfile.tree import DockerfileError
+
+    name, text = found
+    try:
+        return read_patterns(text, name), name
+    except DockerfileError as error:
+        raise _wrong(error) from None
 
 
 def _in_storage(context: Context, wanted: Wanted) -> Source:
@@ -111,8 +139,13 @@ def _relative(path: Path, top: Path) -> str | None:
     return None if ".." in found.parts else found.as_posix()
 
 
-def check_dockerfile(context: Context, content: bytes, name: str, wanted: Wanted) -> Dockerfile:
+def check_dockerfile(context: Context, content: bytes, name: str, wanted: Wanted) -> None:
     """Read a Dockerfile, and plan as much as is known here. Raises Failure with each mistake."""
+    # A build whose Dockerfile has not changed does without these, and is some 40 ms shorter.
+    from neuro.dockerfile.parser import MAX_BYTES, parse
+    from neuro.dockerfile.plan import plan
+    from neuro.dockerfile.tree import DockerfileError
+
     if len(content) > MAX_BYTES:
         raise Failure(f"{name} has over {MAX_BYTES:,} bytes: is it a Dockerfile?", BAD_VALUE)
     values = dict(it.partition("=")[::2] for it in build_arguments(context, wanted) if "=" in it)
@@ -123,10 +156,9 @@ def check_dockerfile(context: Context, content: bytes, name: str, wanted: Wanted
         raise _wrong(error) from None
     for note in tree.notes:
         context.out.note(note.render(color=context.out.color))
-    return tree
 
 
-def _wrong(error: DockerfileError) -> Failure:
+def _wrong(error: Exception) -> Failure:
     return Failure(str(error), BAD_VALUE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,12 +18,16 @@ from neuro.domain.images import OwnImage
 def move_file(
     context: Context, copied: Callable[[Lines], Coroutine[Any, Any, Any]], stopped: str
 ) -> None:
-    """Copy an image from or to a file; ``stopped`` is said where Ctrl-C ends that."""
+    """Copy an image from or to a file. ``stopped`` is said if Ctrl-C or a full disk ends that."""
     try:
         with shown(context) as lines:
             context.run(copied(lines))
     except KeyboardInterrupt:
         context.out.note(f"\nStopped: {stopped}.")
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            context.out.note(f"Stopped: once there is room, {stopped}.")
         raise
 
 

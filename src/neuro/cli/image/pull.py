@@ -37,7 +37,8 @@ def command(context: Context, remote: str, local: str | None) -> None:
     """Pull REMOTE from the platform's registry as LOCAL, and print that.
 
     LOCAL is how it is called in the Docker daemon of this machine, or in podman's service. A LOCAL
-    that begins with ./ or / or ends with .tar is a file, and needs no daemon.
+    that begins with ./ or / or ends with .tar is a file, and needs no daemon. It takes the place of
+    an earlier image, and of no other file.
     """
     image = context.client.images.image(remote)
     name = local or _usual(image)

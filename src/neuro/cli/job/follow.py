@@ -22,6 +22,8 @@ from neuro.domain.jobs import Job, JobStatus
 
 # Between two questions for the status of a job that starts: soon first, then seldom.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
+# The first one where a log is read beside: its first bytes, or its end, tell that sooner.
+FIRST_PAUSE_BESIDE = 0.03
 # How long the main thread waits at a time. A signal that arrives just before a wait begins, or in
 # another thread, does not end it: Python runs its handler only when the wait is over.
 _HEARING = 0.25
@@ -50,6 +52,11 @@ class LogReader:
     def open(self) -> None:
         """Let the output through."""
         self._gate.set()
+
+    @property
+    def finished(self) -> Job | None:
+        """The job as it was when it was over, once all of its log is here."""
+        return self._copy.finished
 
     def _read(self) -> None:
         try:
@@ -81,7 +88,8 @@ def wait_for_start(
     waits for is said once, after some seconds.
     """
     silent_until = time.monotonic() + QUIET_SECONDS if context.out.quiet else None
-    client, pause, wake = context.client, FIRST_PAUSE, stirred or Event()
+    pause = FIRST_PAUSE if stirred is None else FIRST_PAUSE_BESIDE
+    client, wake = context.client, stirred or Event()
     outage, job_id = outage or Outage(context.out.note), job.id
     progress.show(job)
     while job.status in (JobStatus.PENDING, JobStatus.SUSPENDED):
@@ -135,20 +143,20 @@ def follow(context: Context, job: Job, *, sends_input: bool = False) -> int:
             context.out.print(ATTACHED.format(keys="Ctrl-C"))
             context.out.flush()
         reader.open()
-        return end_of(context, job.id, reader, outage)
+        return job_exit_code(end_of(context, job.id, reader, outage))
     except KeyboardInterrupt:
         progress.end()
         say_detached(context, job)
         return 0
 
 
-def end_of(context: Context, job_id: str, reader: LogReader, outage: Outage) -> int:
-    """Wait until the whole log is printed and the job is over; its exit code, with the reason."""
+def end_of(context: Context, job_id: str, reader: LogReader, outage: Outage) -> Job:
+    """Wait until the whole log is printed and the job is over; say why, and what it is then."""
     while not reader.ended.wait(_HEARING):
         pass
     if isinstance(reader.error, OSError):
         raise reader.error  # Nobody reads our output any more.
-    job = wait_for_end(context, job_id, outage)
+    job = reader.finished or wait_for_end(context, job_id, outage)
     if reader.error is not None and job.history.started_at is not None:
         if isinstance(reader.error, PlatformError):
             context.out.warning(f"The output could not be read: {reader.error}")
@@ -156,7 +164,7 @@ def end_of(context: Context, job_id: str, reader: LogReader, outage: Outage) -> 
             raise reader.error
     context.out.flush()
     explain_end(context, job)
-    return job_exit_code(job)
+    return job
 
 
 def explain_end(context: Context, job: Job) -> None:

@@ -21,6 +21,7 @@ from neuro.client.blocking import run
 from neuro.client.jobs import LogPart
 from neuro.client.log_place import LogPlace
 from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import Job
 
 Write = Callable[[bytes], None]
 # A signal that arrives just before a wait begins is heard only when the wait is over.
@@ -96,6 +97,7 @@ class LogCopy:
         self._write = write
         self._outage = outage
         self._answered = answered
+        self.finished: Job | None = None  # as it was found to be over
 
     def to_the_end(self) -> None:
         """Copy until the job is over; without ``follow``, what there is.
@@ -118,7 +120,10 @@ class LogCopy:
     def _is_over(self) -> bool:
         job = run(self._client.jobs.get(self._job_id))
         self._outage.over()
-        return job.status.is_finished
+        if not job.status.is_finished:
+            return False
+        self.finished = job
+        return True
 
     async def _once(self) -> None:
         async with self._client.jobs.log_part(self._job_id, self._part) as (start, chunks):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import tarfile
 from pathlib import Path
 
 from neuro.client.image_files.parts import INDEXES, manifest_in, of_this_machine
@@ -13,6 +15,7 @@ from neuro.domain.errors import InvalidInput
 from neuro.domain.images import OwnImage
 
 _MAX_DEPTH = 4
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 async def pull(
@@ -24,13 +27,32 @@ async def pull(
 ) -> None:
     """Pull an image into a folder, where there is one, or an archive.
 
-    Raises InvalidInput for what arrives damaged.
+    Raises InvalidInput for what arrives damaged, and where files that are no image's would be
+    written over; OSError.
     """
+    _check_place(path)
     source = await _source(registry, image, host)
+    write = write_folder if path.is_dir() else write_archive
+    try:
+        await write(source, path, progress or Silent())
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            error.filename = str(path)  # a file that is open has no name
+        raise
+
+
+def _check_place(path: Path) -> None:
+    """An image takes the place of an earlier one, and of nothing else."""
     if path.is_dir():
-        await write_folder(source, path, progress or Silent())
-    else:
-        await write_archive(source, path, progress or Silent())
+        if not (path / "blobs").is_dir() and any(path.iterdir()):
+            raise InvalidInput(
+                f"{path} has other files than an image's: name a new folder, such as {path}/image/"
+            )
+    elif not path.exists():
+        if not path.parent.is_dir():
+            raise InvalidInput(f"There is no folder {path.parent}: make it first.")
+    elif not path.is_file() or (path.stat().st_size and not tarfile.is_tarfile(path)):
+        raise InvalidInput(f"{path} is there, and is not an image: name another file.")
 
 
 def _check_digest(content: bytes, reference: str, image: OwnImage) -> None:

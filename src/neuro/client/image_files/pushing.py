@@ -26,6 +26,7 @@ async def push(
     if "@" in image.version:
         raise InvalidInput(f"'{image}' has a digest, which is not known before: write a tag.")
     stored, told = read(path), progress or Silent()
+    await registry.check_push(image.repository)
     blobs = [_push_blob(registry, image.repository, stored, part, told) for part in stored.blobs]
     await transport.gather(blobs, limit=_AT_ONCE)
     *parts, whole = stored.documents

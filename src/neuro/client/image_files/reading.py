@@ -118,7 +118,9 @@ class Archive:
             with tarfile.open(path, "r:") as tar:
                 self._places = dict(_places(tar))
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidInput(f"{path} is not a whole archive: {error}.") from None
+            raise InvalidInput(
+                f"{path} is not a whole archive ({error}): `docker save NAME -o FILE` writes one."
+            ) from None
 
     def size(self, path: str) -> int:
         return self._places[path][1]

@@ -9,7 +9,14 @@ from typing import IO
 from neuro.client.image_files.parts import MANIFESTS, MAX_DOCUMENT, Descriptor
 from neuro.client.messages import answered, done
 from neuro.client.transport import Params, Request, ServerUnreachable, Transport
-from neuro.domain.errors import Conflict, InvalidInput, NotFound, PlatformError, Unavailable
+from neuro.domain.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    NotPermitted,
+    PlatformError,
+    Unavailable,
+)
 
 _PIECE = 1 << 20
 # How often a copy goes on after a connection broke off without anything having come through.
@@ -71,13 +78,26 @@ class Registry:
         await done(self._transport, finish)
         return True
 
+    async def check_push(self, repository: str) -> None:
+        """Raise what a push would, before anything is sent: an upload begins, and is cancelled."""
+        place = await self._begin(repository)
+        if place is not None:
+            await done(self._transport, Request(method="DELETE", path=place))
+
     async def _begin(self, repository: str, mount: str | None = None) -> str | None:
         """Where an upload goes; None where the blob to ``mount`` is there at once."""
         params = (("mount", mount),) if mount else ()
         request = self._request("POST", f"{repository}/blobs/uploads/", params=params)
-        async with answered(self._transport, request) as answer:
-            await answer.read()
-            return None if answer.status == 201 else self._place(answer.headers["Location"])
+        try:
+            async with answered(self._transport, request) as answer:
+                await answer.read()
+                return None if answer.status == 201 else self._place(answer.headers["Location"])
+        except NotFound:
+            # Whether there is such an image is nothing that everybody may know.
+            raise NotPermitted(
+                f"You may not push image:/{repository}: push under a name of your own, or ask its"
+                " owner to share it with you: neuro share image:NAME YOU write"
+            ) from None
 
     async def _gone_on(self, repository: str, place: str) -> tuple[str, int]:
         """Where an upload goes on, and how many bytes of it are there: a new one, if need be."""

@@ -366,9 +366,12 @@ class Push:
             return
         why, name = reason(answer), self._name
         if answer.status in (401, 403, 404):
-            sentence = f"The registry {name} does not let you push {self._reference}: {why}."
             if answer.status == 404:
-                sentence += " Push under a name of your own, or ask its owner to let you write it."
+                why = (
+                    "it is not yours to write. Push under a name of your own, or ask its owner to"
+                    " let you write it"
+                )
+            sentence = f"The registry {name} does not let you push {self._reference}: {why}."
             raise ImageFault(FaultKind.DENIED, sentence)
         if answer.status == 507:
             raise ImageFault(FaultKind.NO_ROOM, f"The registry {name} has no room: {why}.")

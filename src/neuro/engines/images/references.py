@@ -11,6 +11,12 @@ DOCKER_HUB = "docker.io"
 _HUB_NAMES = (DOCKER_HUB, "index.docker.io")
 _HUB_HOST = "registry-1.docker.io"
 _TAG = "latest"
+# Of these it is known that their names are right: if one cannot be reached, there is no way out of
+# here. A registry that is nobody's but the company's may be away, and its jobs wait for it.
+PUBLIC = (
+    *(DOCKER_HUB, "ghcr.io", "quay.io", "gcr.io", "nvcr.io", "public.ecr.aws", "registry.k8s.io"),
+    *("mcr.microsoft.com", "registry.gitlab.com"),
+)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused,
 from neuro.engines.images.manifests import INDEXES, LARGEST_MANIFEST, MANIFESTS
 from neuro.engines.images.reach import OUTSIDE, Reach
 from neuro.engines.images.reaching import Place, connection_to, place_of
-from neuro.engines.images.references import Reference
+from neuro.engines.images.references import PUBLIC, Reference
 from neuro.engines.images.stopping import Stop
 from neuro.engines.runs import PullCredentials
 
@@ -75,13 +75,18 @@ class Answer:
         self._response, self._in_use, self._closing = response, in_use, closing
 
     def read(self, most: int) -> bytes:
-        """Some of the body as it comes, nothing at its end. Raises OSError where it is cut.
+        """Some of the body as it comes, nothing at its end.
+
+        Raises ConnectionError where it is cut, and TimeoutError where nothing comes: also of errors
+        of TLS and of a network that is gone, which a caller would take for errors of a disk.
 
         Not ``read``, which takes all there is of a piece whose length is said to be negative.
         """
         try:
             return self._response.read1(most)
-        except (http.client.HTTPException, ValueError) as error:
+        except TimeoutError:
+            raise
+        except (http.client.HTTPException, ValueError, OSError) as error:
             raise ConnectionError("the connection was cut") from error
 
     def close(self) -> None:
@@ -376,7 +381,9 @@ class Registry:
     def _fault(self, answer: Answer) -> ImageFault:
         why = reason(answer)
         if answer.status == 404:
-            return ImageFault(FaultKind.NOT_FOUND, f"There is no image {self._image}: {why}.")
+            is_sentence = why.startswith("The image ")  # as the platform's own registry says it
+            sentence = f"{why}." if is_sentence else f"There is no image {self._image}: {why}."
+            return ImageFault(FaultKind.NOT_FOUND, sentence)
         if answer.status in (401, 403):
             return self._denied(why)
         if answer.status == 429 or answer.status >= 500:
@@ -395,7 +402,8 @@ class Registry:
         return ImageFault(FaultKind.DENIED, sentence)
 
     def _away(self, error: Exception) -> ImageFault:
-        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+        has_no_address = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+        if has_no_address and self._name not in PUBLIC:
             sentence = f"There is no registry {self._name}: check the image's name, {self._image}."
             return ImageFault(FaultKind.NOT_FOUND, sentence)
         if isinstance(error, ssl.SSLCertVerificationError):

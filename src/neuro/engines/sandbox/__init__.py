@@ -17,9 +17,10 @@ sleeping job pays for them in memory. So ``SandboxEngine`` is imported when it i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing itself costs every job memory
 if TYPE_CHECKING:
+    from typing import Any
+
     from neuro.engines.sandbox.engine import SandboxEngine
     from neuro.engines.sandbox.settings import SandboxSettings
 

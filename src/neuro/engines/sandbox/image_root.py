@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from neuro.engines.sandbox import inside, kernel
 from neuro.engines.sandbox.kernel import MS_NODEV, MS_NOSUID
@@ -29,16 +28,19 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GIVEN = ("hosts", "hostname", "resolv.conf")  # of the berth's /etc, which has those of the run
 
 
-class Own(NamedTuple):
+class Own:
     """The run's own layers: ``uppers`` are names in the tree ``private``.
 
     Without that tree they are kept in ``memory`` bytes, as the file system of the engine's folder
     can hold no such layer.
     """
 
-    private: int | None
-    uppers: Sequence[str]
-    memory: int
+    __slots__ = ("memory", "private", "uppers")
+
+    def __init__(self, private: int | None, uppers: Sequence[str], memory: int) -> None:
+        self.private = private
+        self.uppers = uppers
+        self.memory = memory
 
 
 def enter(layers: Sequence[int], own: Own) -> None:

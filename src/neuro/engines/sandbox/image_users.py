@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from neuro.engines.sandbox import kernel
 
@@ -22,13 +21,19 @@ class NoUser(ValueError):
     """The image has no such user or group; the sentence is for the job's owner."""
 
 
-class User(NamedTuple):
+class User:
     """Ids within the run, and the home folder."""
 
-    uid: int = 0
-    gid: int = 0
-    groups: tuple[int, ...] = ()
-    home: str = "/"
+    # A named tuple would bring ``typing``, which costs every job memory.
+    __slots__ = ("gid", "groups", "home", "uid")
+
+    def __init__(
+        self, uid: int = 0, gid: int = 0, groups: tuple[int, ...] = (), home: str = "/"
+    ) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+        self.home = home
 
 
 def look_up(name: str) -> User:
@@ -42,10 +47,12 @@ def find(name: str, passwd: str, group: str) -> User:
     Raises NoUser.
 
     >>> passwd = "root:x:0:0::/root:/bin/sh\\napp:x:1000:100::/home/app:/bin/sh"
-    >>> find("app", passwd, "users:x:100:\\nvideo:x:44:other,app")
-    User(uid=1000, gid=100, groups=(44,), home='/home/app')
-    >>> find("7:users", passwd, "users:x:100:")
-    User(uid=7, gid=100, groups=(), home='/')
+    >>> user = find("app", passwd, "users:x:100:\\nvideo:x:44:other,app")
+    >>> user.uid, user.gid, user.groups, user.home
+    (1000, 100, (44,), '/home/app')
+    >>> user = find("7:users", passwd, "users:x:100:")
+    >>> user.uid, user.gid, user.groups, user.home
+    (7, 100, (), '/')
     """
     asked, _, asked_group = name.partition(":")
     known = _user(asked or "0", passwd)

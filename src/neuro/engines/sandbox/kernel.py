@@ -219,6 +219,11 @@ def hide_memory() -> None:
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
 
 
+def show_memory() -> None:
+    """Undo ``hide_memory``."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")
+
+
 def enter_guard(protected: Sequence[str] = ()) -> None:
     """Enter a mount namespace in which ``protected`` are read-only, for us and our children.
 

@@ -54,6 +54,8 @@ class Plan:
 
     ``plain`` is that the server has no rights over this machine; ``shared_ids`` that all runs are
     one user of it; ``system_calls`` the filter, in hexadecimal, because a plan travels as JSON.
+    ``nesting`` is that of a run that may nest, ``pretending`` that of a step in one which has root
+    for its only user: making one takes a millisecond.
     """
 
     folder: str
@@ -67,6 +69,8 @@ class Plan:
     plain: bool
     shared_ids: bool
     system_calls: str
+    nesting: str
+    pretending: str
 
     @property
     def filter_program(self) -> bytes:
@@ -109,7 +113,7 @@ class Request:
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
     control: bool = False  # one of those that share a limit of memory
     where: str = ""  # it runs, if its owner has to know
-    nesting: str = ""  # the filter of system calls, in hexadecimal, of one that may nest
+    nesting: bool = False  # it may
     cache: str = ""  # the folder of this machine for its ``nesting.CACHE``
     daemon: str = ""  # the socket of this machine for its ``nesting.DAEMON``
 
@@ -120,8 +124,7 @@ class Order:
 
     ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder), ``layers`` how
     many an image has, None without one; a mount for each travels beside it, in this order, and the
-    one with the run's own layer, or those of a run that may nest. ``nesting`` is the filter of that
-    one, in hexadecimal. ``shm`` and ``memory`` are bytes.
+    one with the run's own layer, or those of a run that may nest. ``shm`` and ``memory`` are bytes.
     """
 
     argv: list[str]
@@ -137,7 +140,7 @@ class Order:
     layers: int | None
     on_host: bool
     user: str
-    nesting: str
+    nesting: bool
 
 
 @dataclass(frozen=True)
@@ -349,8 +352,8 @@ def command_of(plan: Plan, order: Order) -> Command:
         order.working_dir,
         tty=order.tty,
         # It makes files of all the users that an image has, and fences with all of them.
-        privileged=order.privileged or bool(order.nesting),
-        filter_program=bytes.fromhex(order.nesting) or plan.filter_program,
+        privileged=order.privileged or order.nesting,
+        filter_program=bytes.fromhex(plan.nesting) if order.nesting else plan.filter_program,
         processes=process_limit(plan),
         user=None if order.layers is None else order.user,
         single_user=plan.plain,

@@ -14,7 +14,6 @@ import resource
 import stat
 import termios
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
 
 from neuro.engines.exhaustion import BEYOND_LIMITS
 from neuro.engines.sandbox import image_users, kernel, seccomp
@@ -22,6 +21,8 @@ from neuro.engines.sandbox.image_users import User
 
 TYPE_CHECKING = False  # typing itself costs every job memory
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from neuro.engines.sandbox.loop import Loop
 
 _WORD = 3

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from neuro.engines.base import EngineFault, Node
@@ -99,7 +100,7 @@ def examine(
 
 def unfenced(folder: str, settings: SandboxSettings, groups: cgroups.Groups) -> Plan:
     """The plan as far as nothing has to be tried for it: with the machine's own network."""
-    system_calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf)
+    filters = partial(seccomp.program, io_uring=settings.io_uring, perf=settings.perf)
     return Plan(
         folder=folder,
         userland=userland_search.find(folder, settings.visible, settings.masked),
@@ -111,7 +112,9 @@ def unfenced(folder: str, settings: SandboxSettings, groups: cgroups.Groups) -> 
         device_folder=settings.device_folder,
         plain=os.geteuid() != 0,
         shared_ids=False,
-        system_calls=system_calls.hex(),
+        system_calls=filters().hex(),
+        nesting=filters(nesting=True).hex(),
+        pretending=seccomp.program(pretending=True).hex(),
     )
 
 

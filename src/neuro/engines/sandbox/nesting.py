@@ -18,11 +18,9 @@ besides, the interpreter among it: a step must not be able to change what begins
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.kernel import (
@@ -50,7 +48,7 @@ LAST_WORD = b"NO MORE\n"
 _ONE = struct.Struct("=B")
 
 
-class Given(NamedTuple):
+class Given:
     """``overlays`` are the folders of a root without an image, ``lower`` what lies below each.
 
     The highest comes first. ``read_only`` are shown as they are in the run, ``covered`` show
@@ -58,14 +56,26 @@ class Given(NamedTuple):
     whose only user is root.
     """
 
-    overlays: tuple[str, ...]
-    lower: tuple[tuple[str, ...], ...]
-    read_only: tuple[str, ...]
-    covered: tuple[str, ...]
-    writable: bool
-    plain: bool
-    system_calls: str
-    pretending: str
+    def __init__(
+        self,
+        *,
+        overlays: tuple[str, ...],
+        lower: tuple[tuple[str, ...], ...],
+        read_only: tuple[str, ...],
+        covered: tuple[str, ...],
+        writable: bool,
+        plain: bool,
+        system_calls: str,
+        pretending: str,
+    ) -> None:
+        self.overlays = overlays
+        self.lower = lower
+        self.read_only = read_only
+        self.covered = covered
+        self.writable = writable
+        self.plain = plain
+        self.system_calls = system_calls
+        self.pretending = pretending
 
 
 def lowest(land: Userland) -> tuple[str, ...]:
@@ -111,7 +121,7 @@ def _bare_proc(init: int) -> int:
 
     The kernel makes it for the namespace of who asks, in which only a child can be.
     """
-    import socket  # what a step begins with is loaded for each
+    import socket  # what begins steps does without it
 
     from neuro.engines.sandbox import wire
 
@@ -153,8 +163,10 @@ def arrange(plan: Plan, given: Sequence[int]) -> None:
         names.append(os.path.basename(DAEMON))
     for tree, name in zip(given, names, strict=True):
         kernel.attach_at(tree, f"{PLACE}/{name}")
+    import json  # what begins steps does without it
+
     with open(f"{PLACE}/given", "w", encoding="ascii") as file:
-        json.dump(_described(plan)._asdict(), file)
+        json.dump(vars(_described(plan)), file)
 
 
 def freeze(plan: Plan) -> None:
@@ -173,8 +185,6 @@ def closed(plan: Plan) -> tuple[str, ...]:
 
 
 def _described(plan: Plan) -> Given:
-    from neuro.engines.sandbox import seccomp  # its tables are large, and few runs nest
-
     land = plan.userland
     return Given(
         overlays=("/", *lowest(land)),
@@ -184,7 +194,7 @@ def _described(plan: Plan) -> Given:
         writable=land.writable,
         plain=plan.plain,
         system_calls=plan.system_calls,
-        pretending=seccomp.program(pretending=True).hex(),
+        pretending=plan.pretending,
     )
 
 
@@ -198,6 +208,8 @@ def _lower(land: Userland) -> list[tuple[str, ...]]:
 
 def read() -> Given | None:
     """What the run that we are in was given; None where it may not nest."""
+    import json
+
     try:
         with open(f"{PLACE}/given", encoding="ascii") as file:
             value = json.load(file)

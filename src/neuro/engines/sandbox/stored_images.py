@@ -10,7 +10,7 @@ from neuro.engines.images.composing import Base
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.reach import OUTSIDE, Reach
-from neuro.engines.images.references import Reference, parse
+from neuro.engines.images.references import PUBLIC, Reference, parse
 from neuro.engines.images.stopping import Stop
 from neuro.engines.images.store import HeldImage, Store
 from neuro.engines.sandbox.images import (
@@ -21,12 +21,6 @@ from neuro.engines.sandbox.images import (
 )
 from neuro.engines.sandbox.reachability import Reachability
 
-# Of these it is known that their names are right: if one cannot be reached, there is no way out of
-# here. A registry that is nobody's but the company's may be away, and its jobs wait for it.
-_PUBLIC = (
-    *("docker.io", "ghcr.io", "quay.io", "gcr.io", "nvcr.io", "public.ecr.aws", "registry.k8s.io"),
-    *("mcr.microsoft.com", "registry.gitlab.com"),
-)
 MOST_LAYERS = 400  # of one overlay; the kernel takes 500, and a page of options
 _UNUSED_SECONDS = 30 * 86400.0  # after which an image goes that no run has had
 
@@ -44,7 +38,7 @@ class StoredImages:
         store: Store,
         most: int,
         reach: Reach = OUTSIDE,
-        public: Collection[str] = _PUBLIC,
+        public: Collection[str] = PUBLIC,
     ) -> None:
         self._store = store
         self._most = most
@@ -139,7 +133,7 @@ class StoredImages:
             case FaultKind.NO_ROOM:
                 return NotReady(fault.sentence)
             case _:
-                return ImageRefused(f"The image {asked} cannot be had. {fault.sentence}")
+                return ImageRefused(_about(asked, fault.sentence))
 
     def _reach(self, asked: Reference) -> None:
         """Raise RegistryAway where there is no way to a public registry."""
@@ -155,3 +149,8 @@ class StoredImages:
             raise
         lock = self._store.shelves.image_lock(held.image.identity)
         return Root(layers, held.image.config, lock, held.grant, held.close)
+
+
+def _about(asked: Reference, sentence: str) -> str:
+    """What is wrong with an image; said of it, where the sentence does not name it."""
+    return sentence if asked.repository in sentence else f"{asked} cannot be pulled. {sentence}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +27,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from neuro.domain.errors import InvalidInput, Unavailable
+from neuro.server.threads import FairExecutor
 
 T = TypeVar("T")
 
@@ -75,12 +75,9 @@ class Database:
         self.path = Path(url.partition("///")[2]) if self.is_sqlite else None
         writers, readers = (1, SQLITE_READERS) if self.is_sqlite else (POSTGRES_CONNECTIONS, 0)
         self.engine = _engine(url, writers + readers)
-        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="database-write")
-        self._readers = (
-            ThreadPoolExecutor(readers, thread_name_prefix="database-read")
-            if readers
-            else self._writers
-        )
+        # In turns: what one person has many of, the largest manifests for example, takes seconds.
+        self._writers = FairExecutor(writers, "database-write")
+        self._readers = FairExecutor(readers, "database-read") if readers else self._writers
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run ``query`` with a connection whose changes, if any, are thrown away.

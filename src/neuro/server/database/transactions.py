@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from neuro.server.database.blobs import LARGE
 from neuro.server.database.engine import Database
+from neuro.server.threads import working_for
 
 T = TypeVar("T")
 
@@ -93,9 +94,10 @@ class Together:
 
     async def _make(self) -> None:
         try:
-            while self._asked:
-                asked, self._asked = self._asked[:MOST_TOGETHER], self._asked[MOST_TOGETHER:]
-                await self._make_those(asked)
+            with working_for(""):  # It is everybody's, and waits for nobody's other work.
+                while self._asked:
+                    asked, self._asked = self._asked[:MOST_TOGETHER], self._asked[MOST_TOGETHER:]
+                    await self._make_those(asked)
         finally:
             self._work = None
 

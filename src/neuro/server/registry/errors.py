@@ -47,7 +47,8 @@ def unknown_repository(name: str) -> RegistryError:
     return RegistryError(
         "NAME_UNKNOWN",
         404,
-        f"The image '{name}' was not found, or you may not see it.",
+        f"The image 'image:/{name}' was not found, or you may not see it: `neuro image ls` lists"
+        " those that you may see.",
         {"name": name},
     )
 
@@ -58,8 +59,8 @@ def unknown_manifest(name: str, reference: str) -> RegistryError:
     return RegistryError(
         "MANIFEST_UNKNOWN",
         404,
-        f"The image '{name}{joint}{reference}' was not found: `neuro image tags` lists the tags"
-        " that there are.",
+        f"The image 'image:/{name}{joint}{reference}' was not found: `neuro image tags"
+        f" image:/{name}` lists the tags that there are.",
         {"reference": reference},
     )
 

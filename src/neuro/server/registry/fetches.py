@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt
 from neuro.engines.images.registry_client import Answer, Registry
 from neuro.server.registry.blobs import BlobStore, Incoming
+from neuro.server.registry.names import algorithm_of
 
 _PIECE = 1 << 20
 _READ_BYTES = 1 << 20
 
 
 class Fetch:
-    """One blob of ``size`` bytes. All but ``download`` are called on the event loop."""
+    """One blob of ``size`` bytes.
+
+    All but ``bring`` and ``download`` are called on the event loop.
+    """
 
     def __init__(self, digest: str, size: int) -> None:
         self.digest = digest
         self.size = size
         self._arrived = 0
+        # For whom it comes; and its turn among the downloads, once it waits for one.
+        self.people: set[str] = set()
+        self.turn: asyncio.Future[Incoming] | None = None
         self._fd: int | None = None
         self._is_over = False
         self._error: BaseException | None = None
@@ -34,13 +42,30 @@ class Fetch:
 
     # The side that brings it
 
-    def begin(self, fd: int) -> None:
-        """Let it be read from an open file, which is this one's from now on."""
+    def bring(self, upstream: Registry, store: BlobStore) -> Incoming:
+        """Bring all of it, and find its digest right; in a thread. The caller closes the result.
+
+        Its file is opened here and not before: of all that wait for a thread, nothing is open.
+        Raises ImageFault, RegistryError, Unavailable where the disk is full.
+        """
+        name = secrets.token_hex(16)
+        store.begin(name)
+        incoming = store.continue_upload(name, algorithm_of(self.digest))
+        try:
+            self._loop.call_soon_threadsafe(self._begin, incoming.reader())
+            self.download(upstream, incoming)
+        except BaseException:
+            incoming.discard()
+            incoming.close()
+            raise
+        return incoming
+
+    def _begin(self, fd: int) -> None:
         self._fd = fd
         self._tell()
 
     def download(self, upstream: Registry, incoming: Incoming) -> None:
-        """Bring all of it, and find its digest right; in a thread.
+        """Let it come to an open file.
 
         Goes on where the upstream cuts it, as long as something comes. Raises ImageFault,
         RegistryError, Unavailable where the disk is full.
@@ -123,17 +148,3 @@ def _some(answer: Answer) -> bytes:
         return answer.read(_PIECE)
     except OSError:  # a timeout, an error of TLS, a host that is gone: all of it is a cut
         return b""
-
-
-def open_incoming(store: BlobStore, upload_id: str, algorithm: str) -> tuple[Incoming, int]:
-    """A place in the store for bytes that nobody pushes, and a descriptor to read them from.
-
-    Raises Unavailable where the disk is full.
-    """
-    store.begin(upload_id)
-    incoming = store.continue_upload(upload_id, algorithm)
-    try:
-        return incoming, incoming.reader()
-    except BaseException:
-        incoming.close()
-        raise

@@ -9,10 +9,9 @@ of it, and nobody's token goes upstream.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import PlatformError, Unavailable
+from neuro.domain.errors import PlatformError, TooManyRequests, Unavailable
 from neuro.domain.image_upkeep import ImageRules
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.reach import Reach
@@ -34,7 +33,7 @@ from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables, manifest_tables, rule_tables
 from neuro.server.registry.blobs import BlobStore, Incoming
 from neuro.server.registry.errors import RegistryError
-from neuro.server.registry.fetches import Fetch, open_incoming
+from neuro.server.registry.fetches import Fetch
 from neuro.server.registry.manifest_tables import KeptManifest
 from neuro.server.registry.manifests import parse_manifest, size_in, told_size
 from neuro.server.registry.names import (
@@ -46,7 +45,7 @@ from neuro.server.registry.names import (
 )
 from neuro.server.registry.quotas import Quotas
 from neuro.server.registry.rules import matches
-from neuro.server.threads import Threads
+from neuro.server.threads import Threads, person_at_work, working_for
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -55,6 +54,10 @@ log = structlog.get_logger("neuro.registry")
 
 # Downloads at once, and of one person; and as many questions, which wait for no download.
 THREADS, THREADS_PER_PERSON = 8, 4
+# Manifests, and as many blobs, that one person has asked for and that have not come. Whoever has
+# asked may have left; what they asked for comes all the same.
+MOST_COMING = 128
+_RETRY_SECONDS = 5.0
 TAG_SECONDS = 60.0  # for which the word of the upstream of a tag, or of what is absent, is good
 _MOST_KNOWN = 4096  # tags, and repositories, that are remembered
 # Of a mirror for which nobody has set rules: a tag that nobody pulls goes.
@@ -107,6 +110,9 @@ class Mirrors:
         self._absent: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
         self._coming: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._fetches: dict[tuple[str, str], Fetch] = {}
+        # How much of both is coming for whom, who asked for it first.
+        self._manifests_of: Counter[str] = Counter()
+        self._blobs_of: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -122,7 +128,8 @@ class Mirrors:
     async def bring_manifest(self, repository: Repository, reference: str) -> None:
         """Have a manifest as it is upstream, if the repository is a mirror's.
 
-        Raises RegistryError, Unavailable where nobody answers and nothing is here.
+        Raises RegistryError, Unavailable where nobody answers and nothing is here, TooManyRequests
+        where too many are coming for the person who asks.
         """
         mirror = self._mirrors.get(repository.owner)
         key = repository.path, reference
@@ -132,9 +139,11 @@ class Mirrors:
         task = self._coming.get(key)
         if task is None:
             # Whoever waits may leave: the others wait for the same.
+            done = _take_place(self._manifests_of, "images")
             task = asyncio.create_task(self._bring(mirror, repository, reference))
             self._coming[key] = task
             task.add_done_callback(lambda _: self._coming.pop(key, None))
+            task.add_done_callback(done)
         await asyncio.shield(task)
 
     def _is_fresh(self, key: tuple[str, str]) -> bool:
@@ -218,19 +227,27 @@ class Mirrors:
     async def bring_blob(self, repository: Repository, digest: str) -> Fetch | None:
         """A blob of a mirror that is coming; None where it is here, or is no mirror's.
 
-        Only what an image of the repository needs is brought.
+        Only what an image of the repository needs is brought. Raises TooManyRequests where too many
+        are coming for the person who asks.
         """
         key = repository.path, digest
-        if (fetch := self._fetches.get(key)) is not None:
-            return fetch
-        size = await self.size_of_blob(repository, digest)
-        if size is None:
-            return None
         if (fetch := self._fetches.get(key)) is None:
-            fetch = self._fetches[key] = Fetch(digest, size)
-            task = asyncio.create_task(self._fetch(repository, fetch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            size = await self.size_of_blob(repository, digest)
+            if size is None:
+                return None
+            fetch = self._fetches.get(key) or self._begin(repository, Fetch(digest, size))
+        fetch.people.add(person_at_work())
+        if fetch.turn is not None:
+            self._downloads.join(fetch.turn)
+        return fetch
+
+    def _begin(self, repository: Repository, fetch: Fetch) -> Fetch:
+        done = _take_place(self._blobs_of, "layers")
+        self._fetches[repository.path, fetch.digest] = fetch
+        task = asyncio.create_task(self._fetch(repository, fetch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(done)
         return fetch
 
     async def _fetch(self, repository: Repository, fetch: Fetch) -> None:
@@ -291,13 +308,12 @@ class Mirrors:
         return True
 
     async def _download(self, upstream: Registry, repository: Repository, fetch: Fetch) -> None:
-        name, algorithm = secrets.token_hex(16), algorithm_of(fetch.digest)
-        incoming, fd = await self._threads.whole(
-            lambda: open_incoming(self._store, name, algorithm)
-        )
-        fetch.begin(fd)
+        fetch.turn = self._downloads.do(lambda: fetch.bring(upstream, self._store))
+        for person in fetch.people:
+            with working_for(person):
+                self._downloads.join(fetch.turn)
+        incoming = await fetch.turn
         try:
-            await self._downloads.whole(lambda: fetch.download(upstream, incoming))
             await self._keep(repository, fetch, incoming)
         except BaseException:
             await self._threads.whole(incoming.discard)
@@ -345,6 +361,28 @@ class Mirrors:
 
     def _quotas_of(self, repository: Repository) -> Quotas:
         return Quotas(self._mirrors[repository.owner].size)
+
+
+def _take_place(taken: Counter[str], what: str) -> Callable[[object], None]:
+    """Count one thing more that is coming for who asks; what is called once it has come.
+
+    Raises TooManyRequests.
+    """
+    person = person_at_work()
+    if taken[person] >= MOST_COMING:
+        raise TooManyRequests(
+            f"{MOST_COMING} {what} of public registries are coming for you, which is the most for"
+            " one person: ask for more when some of them have come.",
+            retry_after=_RETRY_SECONDS,
+        )
+    taken[person] += 1
+
+    def give_back(_: object) -> None:
+        taken[person] -= 1
+        if not taken[person]:
+            del taken[person]
+
+    return give_back
 
 
 def _remember(known: OrderedDict[K, T], key: K, value: T) -> None:
