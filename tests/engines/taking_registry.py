@@ -148,7 +148,7 @@ class TakingRegistry(SmallRegistry):
         if request.headers.get("Transfer-Encoding") == "chunked":  # as Docker pushes
             body = b"".join(iter(lambda: _chunk(request), b""))
         else:
-            body = request.rfile.read(int(request.headers["Content-Length"]))
+            body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         self.taken += len(body)
         return body
 

@@ -168,7 +168,7 @@ def test_another_answer_than_what_is_missing_is_told_in_the_registrys_words(
 ) -> None:
     image, sources = one_layer()
     own.fails["/v2/x/manifests/"] = 404, answer
-    own.fails["/v2/x/blobs/uploads/"] = 404, b'{"errors": [{"message": "it is not yours"}]}'
+    own.fails["/v2/x/blobs/uploads/"] = 403, b'{"errors": [{"message": "it is not yours"}]}'
 
     with pytest.raises(ImageFault, match="it is not yours"):
         whole_pusher(f"{host}/x:v1").run(image, sources)
@@ -342,7 +342,7 @@ def test_nobody_else_is_told_who_pushes(registry: TakingRegistry, host: str) -> 
     ("status", "fault", "sentence"),
     [
         (403, FaultKind.DENIED, "does not let you push .*/x:v1: it is not yours"),
-        (404, FaultKind.DENIED, "it is not yours. Push under a name of your own, or ask"),
+        (404, FaultKind.DENIED, "it is not yours to write. Push under a name of your own, or"),
         (507, FaultKind.NO_ROOM, "has no room: it is not yours"),
         (413, FaultKind.REFUSED, "does not take .*/x:v1: it is not yours"),
         (503, FaultKind.AWAY, "cannot answer now: it is not yours"),
