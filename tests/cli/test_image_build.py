@@ -247,18 +247,18 @@ def test_what_other_arguments_make_wrong_is_said_in_the_same_words(
 ) -> None:
     text = "ARG BASE=scratch\nFROM $BASE\nCOPY Dockerfile /\n"
     (context / "Dockerfile").write_text(text)
-    (person.work_dir / "outside").write_text(text)
+    (person.work_dir / "elsewhere").write_text(text)
     words = ("image", "build", "-F", "-t", "made:v1", "--build-arg", "BASE=A::")
     built(person)
 
     by_the_builder = person.run(*words, "context")
-    here = person.run(*words, "-f", "outside", "context")
+    here = person.run(*words, "-f", "elsewhere", "context")
 
     assert (by_the_builder.returncode, here.returncode) == (1, 127)
-    said = here.stderr.replace('"outside"', '"Dockerfile"').removeprefix("ERROR: ")
+    said = here.stderr.replace('"elsewhere"', '"Dockerfile"').removeprefix("ERROR: ")
     assert said.startswith("'A::' is not an image or a stage.")
     assert said in by_the_builder.stdout
-    (person.work_dir / "outside").unlink()
+    (person.work_dir / "elsewhere").unlink()
 
 
 def test_a_build_of_what_has_not_changed_asks_little(person: Home, context: Path) -> None:

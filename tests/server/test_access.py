@@ -317,7 +317,7 @@ async def test_the_tokens_of_a_job_end_with_it_even_if_that_cannot_be_written(
 ) -> None:
     access = AccessService(held, KEY, "default")
     await access.add_user("alice")
-    given = await access.make_token("alice", job="job-1")
+    given = await access.pass_token("alice", job="job-1")
     own = await access.make_token("alice")
     await access.authenticate(given.token or "")
     held.loses_answers = True
@@ -422,3 +422,66 @@ async def test_tokens_that_are_in_use_stay_known_whatever_others_use(
     assert len(reads) == 2 + len(others), "nobody looked up alice's token again"
     await in_use.find(others[0])
     assert len(reads) == 3 + len(others), "what nobody used any more was let go"
+
+
+async def test_the_end_of_a_job_lets_nobody_elses_token_be_looked_up_again(
+    access: AccessService, database: Database
+) -> None:
+    await access.add_user("alice")
+    own, of_job, of_other = [
+        it.token or ""
+        for it in (
+            await access.make_token("alice"),
+            await access.pass_token("alice", job="job-1"),
+            await access.pass_token("alice", job="job-2"),
+        )
+    ]
+    reads: list[int] = []
+    in_use = tokens.TokensInUse(database, KEY, lambda: datetime.now(UTC), reads.append)
+    _, _, other = [await in_use.find(it) for it in (own, of_job, of_other)]
+    scope = Scope(((parse_uri("image://default/alice"), Action.READ),))
+    made = in_use.sign_scoped(await in_use.find(of_job), scope, timedelta(minutes=5))[0]
+    assert (await in_use.find(made)).job == "job-1"
+    assert len(reads) == 4
+
+    in_use.refuse_jobs(["job-1"])
+
+    assert [(await in_use.find(it)).user for it in (own, of_other)] == ["alice", "alice"]
+    assert len(reads) == 4
+    assert await in_use.find(of_other) == other
+    for ended in (of_job, made):
+        with pytest.raises(NotAuthenticated, match="revoked"):
+            await in_use.find(ended)
+
+
+async def test_the_next_run_of_a_job_gets_its_token_in_the_change_that_ends_the_last_one(
+    held: Held,
+) -> None:
+    access = AccessService(held, KEY, "default")
+    ended: list[str | None] = []
+    access.listen(lambda _, token_id: ended.append(token_id))
+    await access.add_user("alice")
+    first = await access.pass_token("alice", job="job-1")
+    assert (await access.authenticate(first.token or "")).token_id == first.id
+    held.loses_answers = True
+
+    with pytest.raises(Unavailable):  # and it was made for all that
+        await access.pass_token("alice", job="job-1")
+
+    assert ended == [first.id]
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(first.token or "")
+    held.loses_answers = False
+    third = await access.pass_token("alice", job="job-1")
+    good = [it.id for it in await access.tokens("alice") if it.revoked_at is None]
+    assert good == [third.id]
+    assert (await access.authenticate(third.token or "")).token_id == third.id
+
+
+async def test_nobody_who_is_gone_gets_a_token_for_a_job(access: AccessService) -> None:
+    with pytest.raises(NotFound):
+        await access.pass_token("nobody", job="job-1")
+
+    await access.add_user("nobody")
+    given = await access.pass_token("nobody", job="job-1")
+    assert (await access.authenticate(given.token or "")).user == "nobody"

@@ -249,7 +249,7 @@ async def test_a_job_that_ends_does_not_wait_for_other_servers(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "TRUST_SECONDS", 100.0)
-    token = await house.one.access.make_token("boris", job="job-1")
+    token = await house.one.access.pass_token("boris", job="job-1")
     assert await house.other.access.authenticate(token.token or "")
     await house.other.member.freeze()
 

@@ -227,24 +227,57 @@ class AccessService:
         *,
         label: str = "",
         life: timedelta = DEFAULT_TOKEN_LIFE,
-        job: str | None = None,
-        images: bool = False,
     ) -> Token:
-        """Issue a token; its text is in the answer and nowhere else. Raises NotFound.
-
-        A token for a ``job`` gives its holder a JobIdentity; with one for ``images`` these are
-        pulled and pushed, and nothing else is done.
-        """
+        """Issue a token; its text is in the answer and nowhere else. Raises NotFound."""
         check_token_life(life)
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)
-        record, text = self._new_token(user, label, life, images=images)
-        await self._database.write(
-            lambda c: tables.add_token(c, record, digest_of_token(text), job)
-        )
-        log.info("token made", user=user, token=record.id, label=label, job=job)
+        record, text = self._new_token(user, label, life)
+        await self._database.write(lambda c: tables.add_token(c, record, digest_of_token(text)))
+        log.info("token made", user=user, token=record.id, label=label)
         return msgspec.structs.replace(record, token=text)
+
+    async def pass_token(
+        self,
+        user: str,
+        *,
+        job: str,
+        label: str = "",
+        life: timedelta = DEFAULT_TOKEN_LIFE,
+        images: bool = False,
+    ) -> Token:
+        """Issue the token of a job's next run, and end those of earlier ones. Raises NotFound.
+
+        It gives its holder a JobIdentity; with one for ``images`` these are pulled and pushed, and
+        nothing else is done. Both are one change; from this call on the earlier ones are refused.
+        """
+        now = self._now()
+        new, text = self._new_token(user, label, life, images=images)
+        ending: list[tuple[str, str]] = []
+        self._in_use.refuse_jobs([job])
+
+        def change(telling: Telling, connection: Connection) -> None:
+            if tables.get_user(connection, user) is None:
+                raise unknown(user)
+            ending[:] = tables.tokens_of_jobs(connection, [job])
+            if ending:
+                _revoke(connection, ending, now, telling)
+            tables.add_token(connection, new, digest_of_token(text), job)
+
+        with self._peers.telling(waits=False) as telling:
+            try:
+                await self._database.write(partial(change, telling))
+            except NotFound:  # all tokens of that user are gone, too
+                self._in_use.forget_jobs([job])
+                raise
+            finally:
+                # After an error as well: a database may fail just after it has made the change.
+                self._tell(ending)
+            await telling.heard()
+        self._in_use.forget_jobs([job])
+        log.info("token made", user=user, token=new.id, label=label, job=job)
+        return msgspec.structs.replace(new, token=text)
 
     def _new_token(
         self, user: str, label: str, life: timedelta, *, images: bool = False
@@ -318,13 +351,7 @@ class AccessService:
     async def _revoke_all(self, ending: Sequence[tuple[str, str]], now: datetime) -> None:
         # A job's end is not to wait for them: it is heard of in a moment.
         with self._peers.telling(waits=False) as telling:
-
-            def revoke(connection: Connection) -> None:
-                for user, token_id in ending:
-                    tables.revoke_token(connection, user, token_id, now)
-                telling.record(connection, Topic.TOKENS, [f"{user} {it}" for user, it in ending])
-
-            await self._database.write(revoke)
+            await self._database.write(lambda c: _revoke(c, ending, now, telling))
             await telling.heard()
 
     def _tell(self, ended: Iterable[tuple[str, str | None]]) -> None:
@@ -392,6 +419,14 @@ class AccessService:
         return await self._database.write(
             lambda connection: tables.drop_old_tokens(connection, before)
         )
+
+
+def _revoke(
+    connection: Connection, ending: Sequence[tuple[str, str]], now: datetime, telling: Telling
+) -> None:
+    for user, token_id in ending:
+        tables.revoke_token(connection, user, token_id, now)
+    telling.record(connection, Topic.TOKENS, [f"{user} {it}" for user, it in ending])
 
 
 def _check_not_last(connection: Connection, name: str) -> None:

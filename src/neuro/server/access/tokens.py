@@ -144,12 +144,21 @@ class TokensInUse:
     def refuse_jobs(self, job_ids: Collection[str]) -> None:
         """Refuse what these jobs were given from now on, whatever the database says."""
         self._jobs_over.update(job_ids)
-        self.forget()
+        self._drop_jobs(job_ids)
 
     def forget_jobs(self, job_ids: Collection[str]) -> None:
         """The database knows that what these jobs were given has ended."""
-        self.forget()
+        self._drop_jobs(job_ids)
         self._jobs_over.difference_update(job_ids)
+
+    def _drop_jobs(self, job_ids: Collection[str]) -> None:
+        """Forget what these jobs were given, and what was made of it. All others stay known: jobs
+        end all the time, and the next request of everybody would ask the database.
+        """
+        self._endings += 1
+        over = frozenset(job_ids)
+        for text in [it for it, signed in self._signed.items() if signed.job in over]:
+            del self._signed[text]
 
     async def _sign_in(self, token: str) -> SignedToken:
         claims = self._claims(token)

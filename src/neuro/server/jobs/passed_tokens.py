@@ -55,12 +55,11 @@ class PassedTokens:
         issued = self._issued.get(record.id)
         if issued is not None and issued[0] == record.run:
             return issued[1].token or ""
-        await self._access.end_tokens_of_jobs([record.id])
-        token = await self._access.make_token(
+        token = await self._access.pass_token(
             record.owner,
+            job=record.id,
             label=f"job {record.id}",
             life=LIFE,
-            job=record.id,
             images=record.specification.is_builder,
         )
         if not self._is_active(record.id):  # it ended meanwhile, and nobody would end this one
