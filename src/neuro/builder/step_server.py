@@ -33,6 +33,7 @@ def main() -> NoReturn:
     os.chdir("/")
     kernel.set_name("neuro-steps")
     kernel.hide_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder's to hear
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     channel = socket(AF_UNIX, SOCK_SEQPACKET, 0, CHANNEL)
     room = CMSG_LEN(DESCRIPTORS.size)
