@@ -217,6 +217,7 @@ def flow(
     client.run("config", "login-with-token", server.token, server.url)
     flow = FlowClient(client, named("whole").replace("-", "_"))
     flow.write("live", LIVE)
+    flow.run("ps")  # which makes the project
     return flow
 
 
@@ -228,7 +229,7 @@ def flow(
         "run --help",
         "nope",
         "config show-token",
-        "ls storage:",
+        "ls storage:nope",
         "status nope",
     ],
 )
