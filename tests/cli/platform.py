@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from tests import commands
 from tests.server_process import end_jobs
 
 NEURO = [sys.executable, "-m", "neuro.cli"]
@@ -50,6 +51,14 @@ class Home:
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``neuro`` with these words to its end."""
+        if not self.prefix:
+            return commands.run(
+                "neuro.cli",
+                words,
+                environment=self.environment(**environment),
+                folder=self.work_dir,
+                seconds=PATIENCE,
+            )
         return subprocess.run(
             [*self.prefix, *NEURO, *words],
             env=self.environment(**environment),

@@ -26,6 +26,8 @@ from neuro.server.http.openapi import describe
 from neuro.server.http.routes import AUTHENTICATOR, Call, Need, Route, Routes, install
 from tests.server_process import ServerProcess
 
+ONLY_SQLITE = "The form of an error does not depend on where anything is kept."
+
 Caller = TestClient[web.Request, web.Application]
 PREFIX = {OURS: "/api", OCI: "/v2", PAGE: "/pages"}
 

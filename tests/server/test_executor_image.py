@@ -35,6 +35,8 @@ from tests.server.jobs import finished, output_of, running, submit
 from tests.server.nodes import one_node
 from tests.server_process import running_server
 
+ONLY_SQLITE = "What is in the image is the machine's, and a request tells which jobs drive bakes."
+
 THEIRS = "ghcr.io/neuro-inc/neuro-flow:22.8.1"
 
 

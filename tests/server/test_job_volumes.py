@@ -10,6 +10,8 @@ from neuro.client import Client
 from neuro.domain.errors import InvalidInput
 from tests.server.jobs import finished, output_of, submit
 
+ONLY_SQLITE = "What can be mounted is the storage's; what a job keeps of it is in test_jobs.py."
+
 
 def volume(client: Client, path: str, target: str, *, read_only: bool = False) -> dict[str, object]:
     uri = f"storage://default/{client.user}/volumes-{id(client)}{path}"

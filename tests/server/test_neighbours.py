@@ -7,6 +7,8 @@ import pytest
 from neuro.client import Client
 from tests.server.jobs import finished, output_of, running, submit
 
+ONLY_SQLITE = "Who reaches whom is the network's; jobs themselves are in test_jobs.py."
+
 SERVE = 'exec python3 -c "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8000)"'
 ASK = 'python3 -c "import urllib.request as r; print(r.urlopen(\\"http://{}:8000/\\").status)"'
 

@@ -19,6 +19,8 @@ from neuro.server.http.bodies import decode_json, json_decoder
 from neuro.server.http.texts import text_check
 from tests.server_process import ServerProcess
 
+ONLY_SQLITE = "What a text must not have in it is refused before a database is asked."
+
 DEEP = b"[" * 1000 + b"]" * 1000
 # No job is made of it: it fits into no machine, and that is the last rule that is looked at.
 JOB: dict[str, Any] = {

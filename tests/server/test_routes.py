@@ -24,6 +24,8 @@ from neuro.server.http.routes import AUTHENTICATOR, LARGE_BODIES, Call, Need, Ro
 from neuro.server.http.streams import BYTES
 from tests.server_process import ServerProcess
 
+ONLY_SQLITE = "Routes and their description are the same whatever keeps the data."
+
 PUBLIC = {
     ("GET", "/api/v1/config"),
     ("GET", "/api/v1/ping"),

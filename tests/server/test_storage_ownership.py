@@ -19,6 +19,8 @@ from neuro.server.storage.tree import Tree
 from tests.server.jobs import finished, output_of, submit
 from tests.server_process import ServerProcess, running_server
 
+ONLY_SQLITE = "Files have an owner on the disk, and no record."
+
 pytestmark = pytest.mark.root
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.cli.platform import Home
 
 JOBS = ["filebrowser", "jupyter", "multitrain", "remote_debug", "tensorboard", "train"]
@@ -23,14 +23,12 @@ class Project:
         self.folder = folder
 
     def flow(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "neuro.flow", *words],
-            cwd=self.folder,
-            env=self.home.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=90,
+        return commands.run(
+            "neuro.flow",
+            words,
+            environment=self.home.environment(),
+            folder=self.folder,
+            seconds=90,
         )
 
     def ok(self, *words: str) -> str:

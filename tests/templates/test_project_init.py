@@ -14,7 +14,8 @@ import pytest
 from neuro.cli.project.answers import TEMPLATES, complaint, slug_of
 from neuro.cli.project.render import make_project, substitute
 from neuro.cli.user_config import load
-from tests.cli.platform import NEURO, Home
+from tests import commands
+from tests.cli.platform import Home
 from tests.test_documentation import resolve
 
 # HELP.md says so of it.
@@ -53,14 +54,13 @@ MAKEFILE = {
 
 def answering(home: Home, lines: str, *words: str) -> subprocess.CompletedProcess[str]:
     """``neuro project init`` with these lines typed."""
-    return subprocess.run(
-        [*NEURO, "project", "init", *words],
-        env=home.environment(),
-        cwd=home.work_dir,
-        input=lines,
-        capture_output=True,
-        text=True,
-        timeout=30,
+    return commands.run(
+        "neuro.cli",
+        ["project", "init", *words],
+        environment=home.environment(),
+        folder=home.work_dir,
+        stdin=lines,
+        seconds=30,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import commands
 from tests.cli.platform import PATIENCE, Home, Terminal
 
 NEURO_FLOW = [sys.executable, "-m", "neuro.flow"]
@@ -97,14 +98,13 @@ class Person(Home):
         self, *words: str, cwd: Path | None = None, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``neuro-flow`` in the project's folder to its end."""
-        return subprocess.run(
-            [*NEURO_FLOW, *words],
-            env=self.environment(**environment),
-            cwd=cwd or self.project,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
+        return commands.run(
+            "neuro.flow",
+            words,
+            environment=self.environment(**environment),
+            folder=cwd or self.project,
+            stdin=stdin,
+            seconds=PATIENCE,
         )
 
     def flow_ok(self, *words: str, cwd: Path | None = None) -> str:

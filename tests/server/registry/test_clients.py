@@ -16,6 +16,8 @@ from tests.server.registry import relay
 from tests.server.registry.client import Registry
 from tests.server_process import ServerProcess
 
+ONLY_SQLITE = "Programs of others send the requests of test_pushes.py, which has both databases."
+
 DOCKERS = "application/vnd.docker.distribution.manifest.v2+json"
 
 

@@ -17,6 +17,8 @@ from tests.engines import docker_daemon
 from tests.server.registry import relay
 from tests.server_process import ServerProcess
 
+ONLY_SQLITE = "Daemons send the requests of test_pushes.py, which has both databases."
+
 Neuro = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
 
 
