@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from tests.engines.harness import KINDS, EngineKind, Runs
+from neuro.engines.base import Engine
+from tests.engines.harness import KINDS, EngineKind, Runs, emptied, opened
 
 CONTRACT = Path(__file__).parent / "contract"
 # On some kinds, which take ten times as long or differ little from others, only these parts of the
@@ -42,7 +42,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("kind", names, indirect=True)
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let all tests of kinds have one event loop in a module, which its engine is in.
+
+    So the engine goes on while a test has another one.
+    """
+    for item in items:
+        if "kind" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
+
+
+@pytest.fixture(scope="module")
 def kind(request: pytest.FixtureRequest) -> EngineKind:
     """Each kind of engine in turn."""
     chosen = KINDS[request.param]
@@ -52,19 +62,33 @@ def kind(request: pytest.FixtureRequest) -> EngineKind:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The engine's own folder, not there yet."""
+    """The folder of an engine of the test's own, not there yet."""
     return tmp_path / "engine"
 
 
-@pytest_asyncio.fixture
-async def runs(kind: EngineKind, folder: Path) -> AsyncIterator[Runs]:
-    """An open engine without runs. At its end whatever still runs is stopped and removed."""
-    engine = kind.make(folder)
-    await engine.open()
-    await engine.adopt([])
-    opened = Runs(engine)
-    async with AsyncExitStack() as stack:
-        stack.callback(kind.end_all, folder)
-        stack.push_async_callback(opened.close)
-        stack.push_async_callback(opened.stop_all)
-        yield opened
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def modules_engine(
+    kind: EngineKind, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[Engine, Path]]:
+    """An open engine for all tests of a module, and its folder."""
+    place = tmp_path_factory.mktemp("shared") / "engine"
+    async with opened(kind, place) as engine:
+        yield engine, place
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def runs(kind: EngineKind, modules_engine: tuple[Engine, Path]) -> AsyncIterator[Runs]:
+    """An open engine without runs, which its module's tests have one after the other.
+
+    What a test started is stopped and removed at its end, and nothing of it may be left.
+    """
+    engine, place = modules_engine
+    async with emptied(engine, kind, place) as begun:
+        yield begun
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_runs(kind: EngineKind, folder: Path) -> AsyncIterator[Runs]:
+    """The same on ``folder``: for a test that looks into it, or does something to the engine."""
+    async with opened(kind, folder) as engine, emptied(engine, kind, folder) as begun:
+        yield begun

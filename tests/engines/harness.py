@@ -49,6 +49,7 @@ from tests.engines.plain.engine import PlainEngine
 MIB = 1 << 20
 EVERYWHERE = Storage("tests", Path("/"))
 PATIENCE = 20.0  # seconds until a thing that must happen has not happened
+_LONG = 60.0  # until an engine has tidied up, which it tries again later and later
 
 _numbers = itertools.count()
 
@@ -192,6 +193,11 @@ class Runs:
         for ref in going:
             await self.exited(ref)
 
+    @property
+    def jobs(self) -> set[str]:
+        """Those of which anything was told."""
+        return {event.ref.job_id for event in self.told}
+
     async def hear_no_more(self) -> None:
         """Take no event that the engine tells from now on."""
         self._task.cancel()
@@ -222,10 +228,25 @@ async def read_until(session: Session, text: bytes) -> bytes:
     return seen
 
 
-async def eventually(holds: Callable[[], bool], what: str) -> None:
+async def gone(traces: Callable[[], set[str]]) -> None:
+    """Wait until nothing is left of runs. Fails with what is."""
+    left: set[str] = set()
+
+    def are_gone() -> bool:
+        nonlocal left
+        left = traces()
+        return not left
+
+    try:
+        await eventually(are_gone, "", _LONG)
+    except AssertionError:
+        raise AssertionError(f"left: {sorted(left)}") from None
+
+
+async def eventually(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Wait for something that nobody tells of: the kernel's own tidying up."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             while not holds():
                 await asyncio.sleep(0.01)
     except TimeoutError:
@@ -304,6 +325,37 @@ class EngineKind:
         return f"127.0.0.1:{docker_surroundings.PUSHES}"
 
 
+@contextlib.asynccontextmanager
+async def opened(kind: EngineKind, folder: Path) -> AsyncIterator[Engine]:
+    """An engine on ``folder`` that nobody has used. Nothing may live on when it is closed."""
+    engine = kind.make(folder)
+    await engine.open()
+    try:
+        await engine.adopt([])
+        yield engine
+    finally:
+        try:
+            await engine.close()
+            # Folders of what a test killed are the next server's to remove.
+            await gone(lambda: {one for one in kind.traces(folder) if not one.startswith("folder")})
+        finally:
+            kind.end_all(folder)
+
+
+@contextlib.asynccontextmanager
+async def emptied(engine: Engine, kind: EngineKind, folder: Path) -> AsyncIterator[Runs]:
+    """Runs of one test: stopped and removed at its end. Nothing of them may be left then."""
+    runs = Runs(engine)
+    try:
+        yield runs
+        await runs.stop_all()
+    finally:
+        await runs.hear_no_more()
+    jobs = runs.jobs | {path.name for path in folder.glob("jobs/*")}
+    await asyncio.gather(*(engine.remove(job_id) for job_id in jobs))
+    await gone(lambda: kind.traces(folder))
+
+
 class SandboxKind(EngineKind):
     name = "sandbox"
     engine = SandboxEngine
@@ -319,18 +371,25 @@ class SandboxKind(EngineKind):
     def traces(self, folder: Path) -> set[str]:
         from neuro.engines.sandbox import cgroups, layout
 
-        found = {f"process {pid} {name}" for pid, name in self._supervisors(folder)}
-        waiting = self._waiting_berths(folder)
+        living = processes(folder, "neuro-job", "neuro-zygote")
+        found = {f"process {pid} {name}" for pid, name in living if name == "neuro-job"}
+        zygotes = {str(pid) for pid, name in living if name == "neuro-zygote"}
+        # Those that a living zygote keeps for runs to come.
+        berths = {path.name for path in folder.glob("berths/*")}
+        waiting = {name for name in berths if name.partition("-")[0] in zygotes}
         for kind in ("jobs/*/runs/*/root", "jobs/*/runs/*/layers", "jobs/*", "berths/*"):
             places = [path for path in folder.glob(kind) if path.name not in waiting]
             found |= {f"folder {path.relative_to(folder)}" for path in places}
         mounts = Path("/proc/self/mountinfo").read_text()
         found |= {f"mount {line}" for line in mounts.splitlines() if str(folder) in line}
         identity = (layout.read_record(f"{folder}/installation") or {}).get("id")
+        mine = f"neuro-{identity}"
         for parent, names, _ in os.walk("/sys/fs/cgroup"):  # passes over what goes meanwhile
-            if parent.endswith((f"/neuro-{identity}", f"/neuro-{identity}/{cgroups.CONTROL}")):
+            if parent.endswith((f"/{mine}", f"/{mine}/{cgroups.CONTROL}")):
                 kept = {*waiting, cgroups.CONTROL}
                 found |= {f"group {parent}/{name}" for name in names if name not in kept}
+            # Those of other engines are many where tests run beside these.
+            names[:] = [name for name in names if name == mine or not name.startswith("neuro-")]
         return found
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:
@@ -341,26 +400,25 @@ class SandboxKind(EngineKind):
         assert state is not None, f"{ref} does not say who looks after it"
         return int(state["supervisor"][0])
 
-    def _waiting_berths(self, folder: Path) -> set[str]:
-        """Those that a living zygote keeps for runs to come."""
-        zygotes = {str(pid) for pid, _ in processes(folder, "neuro-zygote")}
-        names = {path.name for path in folder.glob("berths/*")}
-        return {name for name in names if name.partition("-")[0] in zygotes}
 
-    def _supervisors(self, folder: Path) -> set[tuple[int, str]]:
-        return processes(folder, "neuro-job")
-
-
-def processes(folder: Path, wanted: str) -> set[tuple[int, str]]:
+def processes(folder: Path, *wanted: str) -> set[tuple[int, str]]:
     """Those of an engine that are called so, and their name."""
     found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = process.joinpath("cmdline").read_bytes().split(b"\0")
-            name = process.joinpath("comm").read_text().strip()
-            if str(folder).encode() in words and name == wanted:
-                found.add((int(process.name), name))
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        # The name first: it is looked at after each test, and most processes have another one.
+        name = proc_file(pid, "comm").decode("utf-8", "replace").strip()
+        if name in wanted and str(folder).encode() in proc_file(pid, "cmdline").split(b"\0"):
+            found.add((int(pid), name))
     return found
+
+
+def proc_file(pid: str, name: str) -> bytes:
+    """What /proc says of a process; nothing of one that is gone."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 class ImageKind(SandboxKind):
@@ -393,9 +451,7 @@ class PlainKind(EngineKind):
 
     def traces(self, folder: Path) -> set[str]:
         found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
-        for run in folder.glob("jobs/*/runs/*"):
-            found |= {f"process {pid} of {run}" for pid in supervisor.processes_of(str(run))}
-        return found
+        return found | {f"process {pid}" for pid in supervisor.processes_of(str(folder))}
 
     def end_all(self, folder: Path) -> None:
         supervisor.kill_all(str(folder))

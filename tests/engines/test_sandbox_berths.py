@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import File
-from tests.engines.harness import EngineKind, Runs, eventually, mounted
+from tests.engines.harness import EngineKind, Runs, eventually, gone, mounted
 from tests.engines.test_sandbox_engine import processes
 
 
@@ -22,18 +22,18 @@ def waiting(folder: Path) -> list[int]:
     return processes("neuro-berth", folder)
 
 
-async def test_nothing_waits_before_the_first_run(runs: Runs, folder: Path) -> None:
+async def test_nothing_waits_before_the_first_run(own_runs: Runs, folder: Path) -> None:
     assert waiting(folder) == []
 
-    await runs.run("true")
+    await own_runs.run("true")
 
     await eventually(lambda: bool(waiting(folder)), "no berth is made")
 
 
 async def test_those_of_a_killed_zygote_go_with_it(
-    runs: Runs, folder: Path, kind: EngineKind
+    own_runs: Runs, folder: Path, kind: EngineKind
 ) -> None:
-    done = await runs.run("true")
+    done = await own_runs.run("true")
     await eventually(lambda: len(waiting(folder)) == 2, "berths are not made")
     old = waiting(folder)
     (zygote,) = processes("neuro-zygote", folder)
@@ -41,12 +41,12 @@ async def test_those_of_a_killed_zygote_go_with_it(
     os.kill(zygote, signal.SIGKILL)
 
     await eventually(lambda: not set(old) & set(waiting(folder)), "berths stay")
-    await runs.engine.remove(done.ref.job_id)
-    await eventually(lambda: not kind.traces(folder), f"left: {kind.traces(folder)}")
+    await own_runs.engine.remove(done.ref.job_id)
+    await gone(lambda: kind.traces(folder))
 
 
-async def test_a_run_begins_where_what_waited_was_killed(runs: Runs, folder: Path) -> None:
-    await runs.run("true")
+async def test_a_run_begins_where_what_waited_was_killed(own_runs: Runs, folder: Path) -> None:
+    await own_runs.run("true")
     await eventually(lambda: len(waiting(folder)) == 2, "berths are not made")
 
     killed = [os.pidfd_open(pid) for pid in waiting(folder)]
@@ -55,18 +55,18 @@ async def test_a_run_begins_where_what_waited_was_killed(runs: Runs, folder: Pat
     for fd in killed:
         await eventually(lambda fd=fd: select.select([fd], [], [], 0)[0], "they are not gone")
         os.close(fd)
-    done = await runs.run("echo", "hello")
+    done = await own_runs.run("echo", "hello")
 
     assert (done.code, done.output) == (0, b"hello\n")
 
 
 async def test_a_supervisor_looks_after_one_run_after_the_other(
-    runs: Runs, folder: Path, kind: EngineKind
+    own_runs: Runs, folder: Path, kind: EngineKind
 ) -> None:
     seen: list[int] = []
 
     while len(seen) == len(set(seen)):
-        done = await runs.run("true")
+        done = await own_runs.run("true")
         seen.append(kind.supervisor_of(folder, done.ref))
         assert len(seen) < 20, "each run had a supervisor of its own"
 
@@ -74,20 +74,20 @@ async def test_a_supervisor_looks_after_one_run_after_the_other(
 
 
 async def test_no_run_waits_for_who_was_killed_before_it_made_a_berth(
-    runs: Runs, folder: Path
+    own_runs: Runs, folder: Path
 ) -> None:
-    await runs.run("true")
+    await own_runs.run("true")
     await eventually(lambda: bool(processes("neuro-idle", folder)), "nobody comes back")
     (idle,) = (os.pidfd_open(pid) for pid in processes("neuro-idle", folder))
     signal.pidfd_send_signal(idle, signal.SIGSTOP)
-    await runs.run("true")  # whose place it is asked to take
+    await own_runs.run("true")  # whose place it is asked to take
 
     signal.pidfd_send_signal(idle, signal.SIGKILL)
     await eventually(lambda: bool(select.select([idle], [], [], 0)[0]), "it is not gone")
     os.close(idle)
 
     for _ in range(3):
-        assert (await runs.run("true")).code == 0
+        assert (await own_runs.run("true")).code == 0
 
 
 LOOK = """
@@ -101,18 +101,18 @@ ls -A /tmp /root /dev/shm /run; ipcs -a 2>/dev/null | grep -c 0x; ps 2>/dev/null
 
 
 async def test_a_run_finds_what_the_first_run_of_all_found(
-    runs: Runs, folder: Path, kind: EngineKind
+    own_runs: Runs, folder: Path, kind: EngineKind
 ) -> None:
     left: set[int] = set()
     leave = "trap '' TERM; umask 077; echo secret | tee /tmp/left /root/left /dev/shm/left; cat /s"
     secret = File(target="/s", content=b"secret")
 
-    first = await runs.shell(LOOK)
+    first = await own_runs.shell(LOOK)
     for _ in range(20):
-        done = await runs.shell(leave, env={"SECRET": "secret"}, files=(secret,), tty=True)
+        done = await own_runs.shell(leave, env={"SECRET": "secret"}, files=(secret,), tty=True)
         left.add(kind.supervisor_of(folder, done.ref))
         for _ in range(2):  # of two that take turns, each gets every second run
-            later = await runs.shell(LOOK)
+            later = await own_runs.shell(LOOK)
             assert later.output == first.output
             if kind.supervisor_of(folder, later.ref) in left:
                 return

@@ -375,11 +375,11 @@ def test_a_first_count_that_was_ended_tells_nothing(tmp_path: Path) -> None:
 
 
 async def test_files_that_a_run_deleted_and_holds_open_are_counted(
-    runs: Runs, folder: Path, kind: EngineKind
+    own_runs: Runs, folder: Path, kind: EngineKind
 ) -> None:
     script = "exec 3>/tmp/file; rm /tmp/file; head -c 9000000 /dev/zero >&3; echo ready; sleep 600"
-    ref = await runs.start("sh", "-c", script)
-    await runs.says(ref.job_id, b"ready")
+    ref = await own_runs.start("sh", "-c", script)
+    await own_runs.says(ref.job_id, b"ready")
     state = layout.read_state(f"{layout.run_folder(str(folder), ref.job_id, 0)}/{layout.STATE}")
     assert state is not None
     init = int(state["init"][0])

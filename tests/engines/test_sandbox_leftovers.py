@@ -230,14 +230,14 @@ async def test_the_groups_of_a_lost_run_are_removed_with_all_below_them(
 
 @pytest.mark.parametrize("whole_job", [True, False])
 async def test_a_run_whose_folder_is_deleted_ends_and_is_lost(
-    runs: Runs, folder: Path, kind: object, whole_job: bool
+    own_runs: Runs, folder: Path, kind: object, whole_job: bool
 ) -> None:
-    ref = await runs.start("sleep", "600")
+    ref = await own_runs.start("sleep", "600")
     supervisor = KINDS["sandbox"].supervisor_of(folder, ref)
     place = folder / "jobs" / ref.job_id
     delete(place if whole_job else place / "runs" / "0")
 
-    exited = await runs.exited(ref)
+    exited = await own_runs.exited(ref)
 
     assert (exited.cause, exited.exit_code) == (ExitCause.LOST, None)
     assert exited.message == "the run's folder was deleted while it ran"
@@ -245,14 +245,14 @@ async def test_a_run_whose_folder_is_deleted_ends_and_is_lost(
 
 
 async def test_a_run_whose_folder_is_deleted_can_be_stopped_at_once(
-    runs: Runs, folder: Path
+    own_runs: Runs, folder: Path
 ) -> None:
-    ref = await runs.start("sleep", "600")
+    ref = await own_runs.start("sleep", "600")
     delete(folder / "jobs" / ref.job_id)
 
-    await runs.engine.stop(ref, 0)
+    await own_runs.engine.stop(ref, 0)
 
-    assert (await runs.exited(ref)).cause is ExitCause.LOST
+    assert (await own_runs.exited(ref)).cause is ExitCause.LOST
 
 
 async def test_a_run_whose_folder_was_deleted_without_a_server_ends_at_the_next_start(

@@ -79,31 +79,31 @@ async def test_comparing_while_runs_begin_and_end_changes_nothing(runs: Runs) ->
         assert {state.exited for state in seen[ref]} <= {None, done.exited}
 
 
-async def test_an_end_that_nobody_was_told_of_is_found(runs: Runs) -> None:
-    await runs.hear_no_more()
+async def test_an_end_that_nobody_was_told_of_is_found(own_runs: Runs) -> None:
+    await own_runs.hear_no_more()
     begun = spec("sh", "-c", "echo end; exit 3")
-    await runs.engine.start(begun)
+    await own_runs.engine.start(begun)
 
-    state = await end_of(runs.engine, RunRef(begun.job_id))
+    state = await end_of(own_runs.engine, RunRef(begun.job_id))
 
     assert state.started is not None
     assert state.exited is not None
     assert (state.exited.exit_code, state.exited.cause) == (3, ExitCause.ERROR)
-    assert await runs.output(begun.job_id) == b"end\n"
+    assert await own_runs.output(begun.job_id) == b"end\n"
 
 
 @needs(Has.PROGRAMS, Has.SUPERVISORS)
 async def test_a_run_whose_supervision_is_killed_is_never_unknown(
-    kind: EngineKind, folder: Path, runs: Runs
+    kind: EngineKind, folder: Path, own_runs: Runs
 ) -> None:
-    ref = await runs.start("sh", "-c", "echo ready; exec sleep 600")
-    await runs.says(ref.job_id, b"ready")
+    ref = await own_runs.start("sh", "-c", "echo ready; exec sleep 600")
+    await own_runs.says(ref.job_id, b"ready")
     supervisor = kind.supervisor_of(folder, ref)
     assert supervisor is not None
 
     os.kill(supervisor, signal.SIGKILL)
-    state = await end_of(runs.engine, ref)
+    state = await end_of(own_runs.engine, ref)
 
     assert state.exited is not None
     assert state.exited.cause is ExitCause.LOST
-    assert (await runs.exited(ref)).cause is ExitCause.LOST
+    assert (await own_runs.exited(ref)).cause is ExitCause.LOST

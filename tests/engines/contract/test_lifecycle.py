@@ -23,7 +23,7 @@ from neuro.engines.base import (
     Waiting,
     WaitReason,
 )
-from tests.engines.harness import EngineKind, Has, Runs, eventually, mounted, needs, spec
+from tests.engines.harness import EngineKind, Has, Runs, gone, mounted, needs, spec
 
 
 async def test_starting_twice_runs_once(runs: Runs) -> None:
@@ -134,14 +134,14 @@ def _says(path: Path, text: str) -> bool:
 
 
 @needs(Has.PROGRAMS)
-async def test_a_removed_job_leaves_nothing(runs: Runs, kind: EngineKind, folder: Path) -> None:
-    done = await runs.shell("echo hello > /usr/hello; echo hello")
+async def test_a_removed_job_leaves_nothing(own_runs: Runs, kind: EngineKind, folder: Path) -> None:
+    done = await own_runs.shell("echo hello > /usr/hello; echo hello")
 
-    await runs.engine.remove(done.ref.job_id)
+    await own_runs.engine.remove(done.ref.job_id)
 
     with pytest.raises(RunNotFound):
-        await runs.output(done.ref.job_id)
-    await eventually(lambda: not kind.traces(folder), f"left: {kind.traces(folder)}")
+        await own_runs.output(done.ref.job_id)
+    await gone(lambda: kind.traces(folder))
 
 
 async def test_removing_twice_does_nothing(runs: Runs) -> None:

@@ -104,8 +104,8 @@ async def test_the_hosts_private_folders_do_not_show(runs: Runs, tmp_path: Path)
         assert line.endswith(":") or not line or hidden or line == ".pyenv", line
 
 
-async def test_the_engines_own_folder_does_not_show(runs: Runs, folder: Path) -> None:
-    done = await runs.shell(f"ls -a {folder} {folder.parent} 2>&1 | grep -v -i 'no such'; true")
+async def test_the_engines_own_folder_does_not_show(own_runs: Runs, folder: Path) -> None:
+    done = await own_runs.shell(f"ls -a {folder} {folder.parent} 2>&1 | grep -v -i 'no such'; true")
 
     assert "jobs" not in done.output.decode()
 
@@ -259,38 +259,38 @@ async def test_the_next_run_of_a_job_has_the_files_that_it_is_given(runs: Runs) 
         assert done.output.endswith(content)
 
 
-async def test_nothing_of_a_file_that_is_given_is_left(runs: Runs, folder: Path) -> None:
+async def test_nothing_of_a_file_that_is_given_is_left(own_runs: Runs, folder: Path) -> None:
     file = File(target="/run/secrets/key", content=b"a-word-that-nobody-says")
 
-    done = await runs.run("cat", "/run/secrets/key", files=(file,), tty=True)
+    done = await own_runs.run("cat", "/run/secrets/key", files=(file,), tty=True)
 
     assert b"a-word-that-nobody-says" in done.output
     await eventually(lambda: not _files_with(folder, b"a-word"), "the file is kept")
 
 
-async def test_a_file_that_is_given_is_in_memory_alone(runs: Runs, folder: Path) -> None:
+async def test_a_file_that_is_given_is_in_memory_alone(own_runs: Runs, folder: Path) -> None:
     file = File(target="/run/secrets/key", content=b"a-word-that-nobody-says")
     script = "df -T /run/secrets/key | tail -1 | tr -s ' ' | cut -d' ' -f2; exec sleep 1000"
 
-    ref = await runs.start("sh", "-c", script, files=(file,))
-    await runs.started(ref)
+    ref = await own_runs.start("sh", "-c", script, files=(file,))
+    await own_runs.started(ref)
 
-    assert await runs.says(ref.job_id, b"\n") == b"tmpfs\n"
+    assert await own_runs.says(ref.job_id, b"\n") == b"tmpfs\n"
     # The memory may be mounted below the folder until the run has its own mount.
     await eventually(lambda: not _files_with(folder, b"a-word"), "the file is on the disk")
 
 
-async def test_a_secret_variable_is_the_runs_alone(runs: Runs, folder: Path) -> None:
+async def test_a_secret_variable_is_the_runs_alone(own_runs: Runs, folder: Path) -> None:
     word, large = "a-word-that-nobody-says", "x" * 60_000
     values = {"TOKEN": word, "LARGE": large, "WITH": "a=b\nc"}
     script = 'echo "$TOKEN ${#LARGE} $PLAIN"; exec sleep 1000'
 
-    ref = await runs.start(
+    ref = await own_runs.start(
         "sh", "-c", script, env={"PLAIN": "seen"}, secret_env=values, stdin=False
     )
-    await runs.started(ref)
-    assert await runs.says(ref.job_id, b"\n") == f"{word} 60000 seen\n".encode()
-    _, seen, _ = await runs.execute(ref, "sh", "-c", 'echo "$TOKEN ${#LARGE} $WITH"')
+    await own_runs.started(ref)
+    assert await own_runs.says(ref.job_id, b"\n") == f"{word} 60000 seen\n".encode()
+    _, seen, _ = await own_runs.execute(ref, "sh", "-c", 'echo "$TOKEN ${#LARGE} $WITH"')
 
     assert seen == f"{word} 60000 a=b\nc\n".encode()
     having = {pid for pid in _pids() if word.encode() in _part(pid, "environ")}

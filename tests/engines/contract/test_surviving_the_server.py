@@ -23,6 +23,7 @@ from tests.engines.harness import (
     Has,
     Runs,
     eventually,
+    gone,
     needs,
     spec,
 )
@@ -93,14 +94,14 @@ class Servers:
             await runs.close()
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def servers(kind: EngineKind, folder: Path) -> AsyncIterator[Servers]:
     made = Servers(kind, folder)
     yield made
     await made.close()
     last, _ = await Servers(kind, folder).restart([])
     await last.close()
-    await eventually(lambda: not kind.traces(folder), f"left: {kind.traces(folder)}")
+    await gone(lambda: kind.traces(folder))
 
 
 def refs(specs: Sequence[RunSpec]) -> list[RunRef]:
@@ -264,7 +265,7 @@ async def test_a_run_whose_supervision_is_killed_is_lost(servers: Servers) -> No
         # Also of a berth that is being made for another run, until its folder says so.
         return {trace for trace in servers.kind.traces(servers.folder) if "group" in trace}
 
-    await eventually(lambda: not groups(), f"left: {groups()}")
+    await gone(groups)
 
 
 def _sleeping(number: str) -> bool:
