@@ -101,6 +101,8 @@ def _named(image: BaseImage) -> str:
          "ARG S=scratch\nFROM scratch AS z\nFROM <a:latest>\nCOPY --from=z / /"),
         ("ARG X=y\nFROM a AS y\nFROM $X", "ARG X=y\nFROM <a:latest> AS y\nFROM y"),
         ("FROM \\\n # why\n a\n", "FROM \\\n # why\n <a:latest>\n"),
+        ("FROM a\nCOPY --from=image:/b/c /x /y",
+         "FROM <a:latest>\nCOPY --from=<image:/b/c:latest> /x /y"),
         ("FROM a\nCOPY --from=b:2 /x /y", "FROM <a:latest>\nCOPY --from=<b:2> /x /y"),
         ("FROM a AS b\nFROM a\nCOPY --from=b /x /", "FROM <a:latest> AS b\nFROM <a:latest>\n"
          "COPY --from=b /x /"),

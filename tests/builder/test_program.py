@@ -245,7 +245,7 @@ def test_what_dockerignore_leaves_out_is_told_so(here: Place) -> None:
     ("status", "told"),
     [
         (403, "not yours."),
-        (404, "it is not yours to write. Push under a name of your own, or ask its owner"),
+        (404, "not yours. Push under a name of your own, or ask its owner"),
     ],
 )
 def test_a_registry_that_refuses_is_told(here: Place, status: int, told: str) -> None:

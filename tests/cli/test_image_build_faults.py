@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import pytest
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import layout
-from tests.cli.platform import Home, Terminal
+from tests.cli.platform import NEURO, PATIENCE, Home, Terminal
 
 pytestmark = pytest.mark.slow
 _SETTINGS = """\
@@ -95,7 +96,7 @@ def test_a_line_that_only_the_builder_can_know_to_be_wrong_is_told(home: Home) -
 
     assert done.returncode == 1
     assert "There is no 'no/such'.\n  in \"Dockerfile\", line 4" in done.stdout
-    assert "There are Dockerfile in the folder that it is copied from." in done.stdout
+    assert "The folder that it is copied from has Dockerfile.\n" in done.stdout
 
 
 def test_a_build_without_enough_memory_says_so(home: Home) -> None:
@@ -158,6 +159,28 @@ def test_a_build_that_is_lost_is_told_and_harms_no_other(home: Home) -> None:
     assert job_of(home, job)["status"] == "failed"
     assert "#2 CACHED" in builds_well(home)
     assert home.ok("-q", "run", "image:made:v1", "--", "cat", "/made") == "made\n"
+
+
+def test_a_build_whose_log_nobody_reads_is_stopped(home: Home) -> None:
+    write(home, "FROM host\nRUN sleep 600\n")
+    words = [*NEURO, "image", "build", "-t", "unread:v1", "context"]
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        words,
+        env=home.environment(),
+        cwd=home.work_dir,
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+    os.close(writer)
+
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("\nThe build was stopped: job-")
 
 
 def supervisor_of(home: Home, job: str) -> int:

@@ -365,7 +365,7 @@ def test_what_is_wrong_before_anything_is_copied(person: Home) -> None:
         (("push", "./absent.tar"), 127, "Say how ./absent.tar is called"),
         (("push", "ghcr.io/x/y"), 127, "Say how ghcr.io/x/y is called"),
         (("push", "x", f"image:x@sha256:{'0' * 64}"), 127, "write a tag"),
-        (("push", "x"), 76, "does not answer"),
+        (("push", "x"), 76, "The Docker daemon at /nowhere does not answer"),
         (("pull", "image:absent:v1", "./x.tar"), 72, "was not found"),
     ):
         done = person.run(*words, **nowhere)

@@ -81,7 +81,7 @@ def test_all_tags_of_an_image_go_where_that_is_wanted(person: Home, push: Push) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("digest", "image:absent:v1"), "'image://default/"),
+        (("digest", "image:absent:v1"), "`neuro image ls` lists those that you may see."),
         (("size", "image:absent:v1"), "was not found"),
         (("tags", "image:absent"), "was not found"),
         (("rm", "image:absent:v1"), "was not found"),
@@ -93,6 +93,17 @@ def test_an_image_that_is_not_there_is_told_so(
     done = person.run("image", *words)
 
     assert (done.returncode, said in done.stderr) == (72, True), done.stderr
+
+
+def test_a_name_may_begin_with_the_registry(person: Home, owner: str, push: Push) -> None:
+    digest = push("trainer", "v1", [])
+    shown = person.ok("image", "ls", "-l").split()
+    [name] = [word for word in shown if word.endswith(f"/{owner}/trainer")]
+
+    assert person.ok("image", "digest", f"{name}:v1").strip() == digest
+    other = person.run("image", "digest", f"ghcr.io/{owner}/trainer:v1")
+    assert (other.returncode, "is of the registry ghcr.io" in other.stderr) == (127, True)
+    person.ok("image", "rm", f"{name}:v1")
 
 
 def test_what_is_on_the_disk_is_shown_with_its_reason(person: Home, owner: str, push: Push) -> None:

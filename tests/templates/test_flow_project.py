@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,11 +69,16 @@ def test_its_image_is_built(project: Project) -> None:
     (project.folder / "requirements.txt").write_text("# none\n")
 
     out = project.ok("build", "myimage")
+    (project.folder / "requirements.txt").write_text("# none yet\n")
+    again = project.ok("build", "-F", "myimage")
 
     (project.folder / "requirements.txt").write_text(kept)
     assert "RUN python3 -m pip install --no-cache-dir" in out
     assert out.splitlines()[-1].startswith("image://default/")
     assert "image:neuro_tutorial" in project.home.ok("image", "ls").split()
+    # System packages are not installed again for a change of Python's.
+    assert re.search(r"(#\d+) \S+ RUN packages=.*\n\1 CACHED\n", again), again
+    assert re.search(r"(#\d+) \S+ RUN python3 -m pip .*\n(\1 .*\n)*\1 DONE", again), again
 
 
 def test_the_code_is_sent_before_each_training(project: Project) -> None:

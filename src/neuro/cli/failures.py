@@ -36,6 +36,10 @@ class Failure(Exception):
         self.exit_code = exit_code
 
 
+class CutShort(BrokenPipeError):
+    """Nobody reads the output any more, and what was to be done is not done."""
+
+
 def report(error: BaseException, context: Context | None) -> int:
     """Say on standard error what went wrong; return the exit code."""
     from neuro.cli.output import Output as Plain
@@ -43,7 +47,7 @@ def report(error: BaseException, context: Context | None) -> int:
     out = context.out if context else Plain()
     if isinstance(error, BrokenPipeError):
         _forget_output()
-        return 0
+        return 1 if isinstance(error, CutShort) else 0
     if context is not None and (context.show_traceback or out.verbose):
         import traceback
 

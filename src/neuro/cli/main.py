@@ -175,7 +175,7 @@ def _groups() -> dict[str, click.Group]:
     listed = (
         _group("job", "Jobs: run, watch, stop.", JOB, "neuro job run ubuntu echo hello"),
         _group("storage", "Files on the platform.", STORAGE, "neuro storage ls -l storage:"),
-        _group("image", "Images of jobs.", IMAGE, "neuro image ls -l"),
+        _group("image", "Images of jobs.", IMAGE, "neuro image build -t image:trainer:v1 ."),
         _group("secret", "Secrets of jobs.", SECRET, "neuro secret add wandb-token"),
         _group("acl", "Sharing: who may do what.", ACL, "neuro acl ls --shared"),
         _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),

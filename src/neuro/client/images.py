@@ -11,7 +11,7 @@ import msgspec
 
 from neuro.client.messages import answered, below, done, each, get, lines, send, tell
 from neuro.client.transport import Request
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.image_upkeep import (
     ImageQuota,
     ImageQuotaRequest,
@@ -81,12 +81,25 @@ class Images:
     def image(self, text: str) -> OwnImage:
         """The image that is meant by ``trainer:v1``, ``image:/bob/trainer``, ``image://…``.
 
-        Raises InvalidInput.
+        Also by ``127.0.0.1:8085/bob/trainer``, as Docker finds it. Raises InvalidInput, also for an
+        image of another registry.
         """
-        written = text if text.startswith("image:") else f"image:{text}"
+        written = text if text.startswith("image:") else f"image:{self._path(text)}"
         found = own_image(written, cluster=self._client.cluster, user=self._client.user)
         assert found is not None
         return found
+
+    def _path(self, text: str) -> str:
+        """A name without a scheme. Its first part is a registry where Docker takes it for one."""
+        first, slash, rest = text.partition("/")
+        if slash and first == self.host:
+            return f"/{rest}"
+        if slash and ("." in first or ":" in first or first == "localhost"):
+            raise InvalidInput(
+                f"'{text}' is of the registry {first}, and not of the platform's: write"
+                " image:NAME:TAG."
+            )
+        return text
 
     async def list(self) -> AsyncGenerator[ResourceURI, None]:
         """All of them, by name and without tags."""
@@ -107,7 +120,7 @@ class Images:
             async with answered(self._transport, request) as answer:
                 return answer.headers["Docker-Content-Digest"]
         except NotFound:
-            # An answer to HEAD has no sentence.
+            await self._manifest(image)  # an answer to HEAD has no sentence
             raise NotFound(f"The image '{image}' was not found.") from None
 
     async def size(self, image: OwnImage) -> int:

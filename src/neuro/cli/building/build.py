@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from neuro.cli.building.sending import sent
 from neuro.cli.building.source import build_arguments, source_of
 from neuro.cli.building.wanted import Wanted
 from neuro.cli.context import Context
-from neuro.cli.failures import Failure
+from neuro.cli.failures import CutShort, Failure
 from neuro.cli.job.exit_code import job_exit_code
 from neuro.client.builds import LIFE_SPAN, Build, build_request
 from neuro.client.job_request import Where
@@ -133,20 +134,23 @@ def _watch(context: Context, job: Job, log: int) -> Job:
     from neuro.cli.outage import Outage
 
     out, outage = context.out, Outage(context.out.note)
-    if not out.quiet:
-        out.print(f"Job ID: {job.id}")
-        out.flush()
     reader = LogReader(context, job.id, outage, descriptor=log)
     progress = Progress(out)
-    reader.start()
     try:
+        if not out.quiet:
+            out.print(f"Job ID: {job.id}")
+            out.flush()
+        reader.start()
         wait_for_start(context, job, progress, stirred=reader.stirred, outage=outage)
         out.flush()
         reader.open()
         return end_of(context, job.id, reader, outage)
-    except BaseException:
-        progress.end()
+    except BaseException as error:
+        with suppress(BrokenPipeError):
+            progress.end()
         _kill(context, job)
+        if isinstance(error, BrokenPipeError):
+            raise CutShort from None
         raise
 
 

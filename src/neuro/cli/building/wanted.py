@@ -61,7 +61,8 @@ def read_secret(text: str, environ: Mapping[str, str]) -> SecretFile:
         name, equals, value = part.partition("=")
         if not equals or name not in ("id", "src", "source", "env", "type") or not value:
             raise InvalidInput(
-                f"'{text}' is not a secret: write id=NAME,src=FILE or id=NAME,env=VARIABLE."
+                f"'{text}' is not a secret: write id=NAME,src=FILE, id=NAME,env=VARIABLE or"
+                " id=NAME,src=secret:KEY."
             )
         given["src" if name == "source" else name] = value
     id_ = given.get("id")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neuro.cli.context import Context
 from neuro.cli.failures import Failure
-from neuro.docker.asking import Refused, chosen_version
+from neuro.docker.asking import Refused, Version, chosen_version, silent
 from neuro.docker.images import Images
 from neuro.docker.places import place_of_client
 
@@ -32,12 +32,21 @@ def daemon(instead: str) -> Images:
                 f" DOCKER_HOST where it is. {instead}",
                 DOCKER,
             )
-        version = Images(place).version()
+        version = _version(place)
         return Images(place, chosen_version(version), is_podman=version.is_podman)
     except ValueError as error:
         raise Failure(f"{str(error)[:1].upper()}{str(error)[1:]}.", DOCKER) from None
     except (OSError, Refused) as error:
         raise away(error) from None
+
+
+def _version(place: str) -> Version:
+    """Raises Failure (76) where no daemon answers, and Refused."""
+    try:
+        return Images(place).version()
+    except OSError as error:
+        said = silent(place, error)
+        raise Failure(f"{said[:1].upper()}{said[1:]}, or change DOCKER_HOST.", DOCKER) from None
 
 
 def away(error: OSError | Refused) -> Failure:

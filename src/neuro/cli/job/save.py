@@ -28,8 +28,8 @@ from neuro.domain.images import OwnImage
 def command(context: Context, job: str, image: str) -> None:
     """Save the files of the running JOB as IMAGE, for later jobs. Prints the image.
 
-    Volumes, secret files and the environment of the job are not part of it. The job goes on; what
-    it writes meanwhile may be in the image or not.
+    Volumes, secret files and the environment of the job are not part of it. In the sandbox the job
+    goes on, and what it writes meanwhile may be in the image or not; Docker stops it for that time.
     """
     target = context.client.images.image(image)
     context.run(_save(context, job, target))

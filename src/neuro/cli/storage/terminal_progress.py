@@ -35,13 +35,14 @@ class TerminalProgress(CommandProgress):
     def __init__(self, out: Output, items: Items, bar: Progress) -> None:
         super().__init__(out, items)
         self._bar = bar
-        self._task = self._bar.add_task("", total=0, files="")
+        # Before it is known how much there is, a bar says nothing.
+        self._task = self._bar.add_task("", total=0, files="", visible=False)
         self._expected = self._total = 0
 
     def expect(self, files: int, size: int) -> None:
         self._expected += files
         self._total += size
-        self._bar.update(self._task, total=self._total)
+        self._bar.update(self._task, total=self._total, visible=True)
         self._tell_files()
 
     def moved(self, count: int) -> None:

@@ -366,12 +366,11 @@ class Push:
             return
         why, name = reason(answer), self._name
         if answer.status in (401, 403, 404):
-            if answer.status == 404:
-                why = (
-                    "it is not yours to write. Push under a name of your own, or ask its owner to"
-                    " let you write it"
-                )
+            if answer.status == 404 and why.startswith("The image "):
+                why = "it is not yours to write"  # our own hides whether there is one
             sentence = f"The registry {name} does not let you push {self._reference}: {why}."
+            if answer.status == 404:
+                sentence += " Push under a name of your own, or ask its owner to let you write it."
             raise ImageFault(FaultKind.DENIED, sentence)
         if answer.status == 507:
             raise ImageFault(FaultKind.NO_ROOM, f"The registry {name} has no room: {why}.")
