@@ -162,6 +162,7 @@ async def platform(sweeping: ServerProcess) -> AsyncIterator[Platform]:
     database.close()
 
 
+@pytest.mark.timeout(600)
 async def test_what_was_answered_is_so_after_the_server_was_killed(
     sweeping: ServerProcess, session: aiohttp.ClientSession, platform: Platform
 ) -> None:
