@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -85,7 +86,10 @@ def job_of(home: Home, job: str) -> dict[str, object]:
 def kills_server(home: Home) -> None:
     """``kill -9``, and another one at the same address."""
     told = json.loads(home.ok("server", "status", "--json"))
-    os.kill(int(told["pid"]), signal.SIGKILL)
+    pid = int(told["pid"])
+    with open(os.pidfd_open(pid), "rb") as process:
+        os.kill(pid, signal.SIGKILL)
+        select.select([process], [], [])  # it is gone
     home.ok("up", "--port", str(urlsplit(told["api_url"]).port))
 
 

@@ -120,7 +120,7 @@ class Images:
             async with answered(self._transport, request) as answer:
                 return answer.headers["Docker-Content-Digest"]
         except NotFound:
-            await self._manifest(image)  # an answer to HEAD has no sentence
+            await self.look(image)  # an answer to HEAD has no sentence
             raise NotFound(f"The image '{image}' was not found.") from None
 
     async def size(self, image: OwnImage) -> int:
