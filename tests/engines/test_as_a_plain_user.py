@@ -19,8 +19,8 @@ def test_the_engine_suite_passes_as_a_plain_user() -> None:
     try:
         python = prepare(place)
 
-        # The tests' own engines know no rights: they have been tried already.
-        chosen = ["-m", "not root", "-k", "not [plain and not [memory"]
+        # The tests' own engines know no rights, nor do pure tests: they have been tried already.
+        chosen = ["-m", "not root and not pure", "-k", "not [plain and not [memory"]
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
         builder = [f"tests/builder/test_{name}.py" for name in ("in_a_job", "reference")]
         done = as_plain_user([*command, "tests/engines", *builder], place)

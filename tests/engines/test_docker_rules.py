@@ -34,6 +34,8 @@ from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
 
+pytestmark = pytest.mark.pure
+
 
 def test_daemons_of_docker_build_from_20_10_on() -> None:
     podman = Version(api_version="1.41", components=[Component(name="Podman Engine")])

@@ -23,6 +23,8 @@ from neuro.engines.images.manifests import (
 )
 from neuro.engines.images.references import parse
 
+pytestmark = pytest.mark.pure
+
 DIGEST = "sha256:" + "a" * 64
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from neuro.engines.sandbox.allowance import LONGEST_PAUSE, Allowance
 from neuro.engines.sandbox.loop import READ, Loop
 
+pytestmark = pytest.mark.pure
+
 
 @given(
     cores=st.floats(0.1, 4),

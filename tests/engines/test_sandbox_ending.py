@@ -8,6 +8,8 @@ import pytest
 
 from neuro.engines.sandbox.ending import Ending, conclude
 
+pytestmark = pytest.mark.pure
+
 KNOWN: dict[str, Any] = {
     "status": 0,
     "started": True,

@@ -13,6 +13,8 @@ from neuro.engines.sandbox import neighbours
 from neuro.engines.sandbox.neighbours import NOBODY, announce, number_of, release, sweep, withdraw
 from neuro.engines.sandbox.network import GROUPS
 
+pytestmark = pytest.mark.pure
+
 LOOPBACK = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
 
 

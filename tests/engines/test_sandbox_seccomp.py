@@ -153,6 +153,7 @@ def ask(program: bytes, machine: str, number: int, *arguments: int) -> int:
 # By table and interpreter
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_known_call_has_exactly_one_place_in_the_policy(machine: str) -> None:
     lists = (syscalls.ALLOWED, syscalls.DENIED, syscalls.ABSENT, syscalls.CHECKED.keys())
@@ -161,6 +162,7 @@ def test_every_known_call_has_exactly_one_place_in_the_policy(machine: str) -> N
         assert sum(name in each for each in lists) == 1, name
 
 
+@pytest.mark.pure
 def test_the_policy_names_no_call_that_the_tables_lack() -> None:
     known = {name for machine in MACHINES for name in syscalls.numbers(machine)}
 
@@ -168,6 +170,7 @@ def test_the_policy_names_no_call_that_the_tables_lack() -> None:
     assert set(REFUSED) <= known
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_filter_refuses_what_is_on_the_list_and_nothing_else(
@@ -187,6 +190,7 @@ def test_the_filter_refuses_what_is_on_the_list_and_nothing_else(
             assert ask(program, machine, number) == wanted, name
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize(("name", "arguments", "wanted"), BY_ARGUMENT)
 def test_arguments_decide(name: str, arguments: tuple[int, ...], wanted: int) -> None:
     for machine in MACHINES:
@@ -195,10 +199,12 @@ def test_arguments_decide(name: str, arguments: tuple[int, ...], wanted: int) ->
         assert ask(program, machine, syscalls.numbers(machine)[name], *arguments) == wanted
 
 
+@pytest.mark.pure
 def test_every_call_with_a_rule_is_in_that_table() -> None:
     assert {name for name, _, _ in BY_ARGUMENT} == syscalls.CHECKED.keys()
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("machine", MACHINES)
 def test_unknown_numbers_and_other_architectures_look_like_an_old_kernel(machine: str) -> None:
     program = seccomp.program(machine=machine)
@@ -213,6 +219,7 @@ def test_unknown_numbers_and_other_architectures_look_like_an_old_kernel(machine
     assert bpf.answer(program, foreign, 0).errno == errno.ENOSYS
 
 
+@pytest.mark.pure
 @settings(deadline=None)
 @given(
     number=st.integers(0, 1000),
@@ -234,6 +241,7 @@ def test_the_search_tree_finds_what_a_dictionary_finds(
         assert found in {errno_ for _, errno_ in verdict}
 
 
+@pytest.mark.pure
 @settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 1000), st.sampled_from([0, 1, 13, 97]), max_size=400))
 def test_any_table_is_assembled_faithfully(verdicts: dict[int, int]) -> None:
@@ -244,6 +252,7 @@ def test_any_table_is_assembled_faithfully(verdicts: dict[int, int]) -> None:
         assert ask(program, "x86_64", number) == verdicts.get(number, errno.ENOSYS)
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_filter_is_short_and_shallow(machine: str, options: dict[str, bool]) -> None:
@@ -258,15 +267,18 @@ def test_the_filter_is_short_and_shallow(machine: str, options: dict[str, bool])
             assert cost <= 9, f"{name} takes {cost} comparisons"
 
 
+@pytest.mark.pure
 def test_a_machine_without_a_table_is_refused() -> None:
     with pytest.raises(ValueError, match="riscv64"):
         seccomp.program(machine="riscv64")
 
 
+@pytest.mark.pure
 def test_the_filter_is_for_this_machine_by_default() -> None:
     assert seccomp.program() == seccomp.program(machine=MACHINE)
 
 
+@pytest.mark.pure
 @pytest.mark.compiler
 @pytest.mark.parametrize(
     ("machine", "header"),
@@ -290,6 +302,7 @@ def test_the_tables_are_those_of_the_kernels_headers(machine: str, header: str) 
     assert len(found) > 300
 
 
+@pytest.mark.pure
 def test_installing_a_filter_needs_no_tables_and_no_other_module() -> None:
     def loaded(name: str) -> set[str]:
         code = f"import sys; sys.path[:0] = {sys.path!r}; import {name}; print(*sys.modules)"
@@ -653,6 +666,7 @@ def differences(machine: str, **options: bool) -> dict[str, int]:
     }
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("machine", MACHINES)
 def test_who_builds_images_may_make_fences_and_nothing_else(machine: str) -> None:
     nesting = seccomp.program(machine=machine, nesting=True)
@@ -667,6 +681,7 @@ def test_who_builds_images_may_make_fences_and_nothing_else(machine: str) -> Non
     assert cloned(0x8000) == errno.EPERM  # CLONE_PARENT
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_lone_root_is_told_that_it_gave_files_away(machine: str) -> None:
     numbers, architecture = syscalls.numbers(machine), bpf.ARCHITECTURES[machine]
