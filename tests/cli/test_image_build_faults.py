@@ -202,7 +202,8 @@ def immutable(home: Home, owner: str) -> Callable[[], str]:
 
 
 def over_quota(home: Home, owner: str) -> Callable[[], str]:
-    home.ok("image", "quota", owner, "--set", "1M")
+    used = int(json.loads(home.ok("image", "quota", "--json"))["used"])
+    home.ok("image", "quota", owner, "--set", f"{(used >> 20) + 2}M")
     return lambda: home.ok("image", "quota", owner, "--set", "default")
 
 
@@ -218,7 +219,8 @@ def test_a_registry_that_refuses_the_image_says_what_to_do(
 ) -> None:
     owner = str(json.loads(home.ok("config", "show", "--json"))["user"])
     undo = refusing(home, owner)
-    write(home, "FROM host\nRUN head -c 3M /dev/urandom > /large\n")
+    # A layer that no earlier build has made.
+    write(home, f"FROM host\nRUN head -c 3M /dev/urandom > /{refusing.__name__}\n")
 
     done = home.run("image", "build", "-t", "made:v1", "-F", "context")
     undo()
@@ -228,6 +230,19 @@ def test_a_registry_that_refuses_the_image_says_what_to_do(
     assert told.format(owner=owner) in done.stdout
     assert again.returncode == 0, again.stdout
     assert "#2 CACHED" in again.stdout  # nothing that was built is lost
+
+
+def test_a_quota_that_is_used_up_is_told_before_anything_is_built(home: Home) -> None:
+    owner = str(json.loads(home.ok("config", "show", "--json"))["user"])
+    write(home, "FROM host\nRUN head -c 3M /dev/urandom > /larger\n")
+    home.ok("image", "build", "-t", "made:v1", "-F", "context")
+    home.ok("image", "quota", owner, "--set", "1M")
+
+    done = home.run("image", "build", "-t", "made:v1", "-F", "context")
+    home.ok("image", "quota", owner, "--set", "default")
+
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "or ask an administrator for a larger quota." in done.stderr
 
 
 def test_who_may_not_push_is_told_what_to_ask_for(home: Home, tmp_path: Path) -> None:
