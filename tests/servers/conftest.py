@@ -1,4 +1,4 @@
-"""The database of several servers, directly and through pgbouncer."""
+"""The database of several servers, through pgbouncer; what depends on that has it both ways."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ def bouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
         yield bouncer
 
 
-@pytest.fixture(params=["direct", "bouncer"])
+@pytest.fixture
 def shared_database(
     request: pytest.FixtureRequest, postgres_server: PostgresServer
 ) -> Iterator[str]:
-    """An empty PostgreSQL database, reached in both ways."""
+    """An empty PostgreSQL database, reached through pgbouncer unless a test is ``both_ways``.
+
+    What goes to it directly is proved by all of tests/server.
+    """
     with postgres_server.database() as url:
-        if request.param == "bouncer":
+        if getattr(request, "param", "bouncer") == "bouncer":
             bouncer: PgBouncer = request.getfixturevalue("bouncer")
             url = bouncer.url(url)
         yield url

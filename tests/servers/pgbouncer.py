@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 from tests.postgres import START_SECONDS, unprivileged_user
 
 _SETTINGS = """
@@ -30,6 +32,9 @@ default_pool_size = {pool}
 max_client_conn = 1000
 ignore_startup_parameters = extra_float_digits,options
 """
+
+# For tests of what one way could do otherwise than the other: sessions, listening, time-outs.
+both_ways = pytest.mark.parametrize("shared_database", ["direct", "bouncer"], indirect=True)
 
 
 def find_program() -> str | None:

@@ -13,6 +13,7 @@ from neuro.client import Client
 from neuro.domain.permissions import Action
 from tests.server.jobs import submit
 from tests.servers.fleet import fleet_of
+from tests.servers.pgbouncer import both_ways
 
 pytestmark = pytest.mark.postgres
 
@@ -49,6 +50,7 @@ async def reader(stack: AsyncExitStack, owner: Client, url: str, name: str) -> R
     return made
 
 
+@both_ways
 async def test_it_holds_at_every_server_at_once(tmp_path: Path, shared_database: str) -> None:
     with fleet_of("one", "other", folder=tmp_path, database=shared_database) as fleet:
         async with AsyncExitStack() as stack:

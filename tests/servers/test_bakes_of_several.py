@@ -90,7 +90,6 @@ async def first(events: AsyncIterator[BakeEvent], holds: Callable[[BakeEvent], b
     raise AssertionError("the events have ended")
 
 
-@pytest.mark.parametrize("shared_database", ["bouncer"], indirect=True)
 async def test_what_one_server_writes_is_told_by_the_other(
     tmp_path: Path, shared_database: str
 ) -> None:
@@ -147,7 +146,6 @@ async def test_a_bake_waits_for_one_that_another_server_was_given(
                 assert told.ahead == []
 
 
-@pytest.mark.parametrize("shared_database", ["bouncer"], indirect=True)
 async def test_another_server_looks_after_bakes_when_the_one_that_did_is_killed(
     tmp_path: Path, shared_database: str
 ) -> None:

@@ -16,7 +16,7 @@ from tests.postgres import PostgresServer
 from tests.server.jobs import finished, output_of, running, submit
 from tests.servers import pgbouncer
 from tests.servers.fleet import Fleet, fleet_of
-from tests.servers.pgbouncer import PgBouncer
+from tests.servers.pgbouncer import PgBouncer, both_ways
 
 pytestmark = pytest.mark.postgres
 
@@ -60,6 +60,7 @@ async def test_a_server_that_stands_still_goes_on_where_it_was(
             assert (await finished(client, await asked)).status is JobStatus.SUCCEEDED
 
 
+@both_ways
 async def test_a_server_works_through_pgbouncer(tmp_path: Path, shared_database: str) -> None:
     with fleet_of("one", folder=tmp_path, database=shared_database) as fleet:
         async with fleet["one"].connect() as client:

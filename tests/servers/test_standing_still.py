@@ -10,10 +10,12 @@ from sqlalchemy import Connection, text
 
 from neuro.domain.errors import Unavailable
 from neuro.server.database.engine import Database
+from tests.servers.pgbouncer import both_ways
 
 pytestmark = pytest.mark.postgres
 
 
+@both_ways
 async def test_what_it_holds_keeps_no_other_waiting(shared_database: str) -> None:
     frozen, other = Database(shared_database), Database(shared_database)
     await other.write(lambda c: c.execute(text("CREATE TABLE mark (x INT)")))
@@ -39,6 +41,7 @@ async def test_what_it_holds_keeps_no_other_waiting(shared_database: str) -> Non
     other.close()
 
 
+@both_ways
 async def test_its_change_is_undone_and_it_says_so(shared_database: str) -> None:
     database = Database(shared_database)
 
