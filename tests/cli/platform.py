@@ -23,7 +23,7 @@ from tests import commands
 from tests.server_process import end_jobs
 
 NEURO = [sys.executable, "-m", "neuro.cli"]
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Home:

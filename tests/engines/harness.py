@@ -48,7 +48,7 @@ from tests.engines.plain.engine import PlainEngine
 
 MIB = 1 << 20
 EVERYWHERE = Storage("tests", Path("/"))
-PATIENCE = 20.0  # seconds until a thing that must happen has not happened
+PATIENCE = 60.0  # seconds until a thing that must happen has not happened
 _LONG = 60.0  # until an engine has tidied up, which it tries again later and later
 
 _numbers = itertools.count()

@@ -12,7 +12,7 @@ from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import Lease, Leases
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 # For what takes three seconds at most, on a machine that is very busy.
 SOON = 10.0
 
