@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause
+from neuro.engines.base import EngineFault, ExitCause, RunRef, Started
 from neuro.engines.images import locks
-from neuro.engines.sandbox import SandboxEngine
+from neuro.engines.sandbox import SandboxEngine, layout
 from neuro.engines.sandbox.builds import Builds
 from neuro.engines.sandbox.disk import Census
 from neuro.engines.sandbox.settings import SandboxSettings
 from tests.engines.building import BASE, Builder, is_root, python, shell
-from tests.engines.harness import EVERYWHERE, MIB, Runs, mounted, spec
+from tests.engines.harness import EVERYWHERE, MIB, Runs, eventually, mounted, spec
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain.engine import PlainEngine
 
@@ -380,18 +380,25 @@ subprocess.run(["sh", "-c", {fills!r}])
     assert "the build added to its cache is more than the 50M" in str(done.exited.message)
 
 
-async def test_a_build_begins_and_ends_while_its_cache_is_counted(
-    runs: Runs, builder: Builder
+async def test_a_build_is_ended_while_its_cache_is_counted(
+    runs: Runs, builder: Builder, tmp_path: Path
 ) -> None:
     for number in range(10_000):
         (builder.cache / str(number)).touch()
+    begun = spec("sleep", "1000", nesting=True, build_cache="ada", disk=50 * MIB)
+    ref = RunRef(begun.job_id, begun.run)
+    place = layout.run_folder(str(tmp_path / "engine"), ref.job_id, ref.run)
 
-    ref = await runs.start("sleep", "1000", nesting=True, build_cache="ada", disk=50 * MIB)
-    await runs.started(ref)
+    def is_there() -> bool:
+        state = layout.read_state(f"{place}/{layout.STATE}")
+        return state is not None and state.get("init") is not None
+
+    await runs.engine.start(begun)
+    await eventually(is_there, "no supervisor has the run")
     await runs.engine.stop(ref, 0)
-    exited = await runs.exited(ref)
+    await runs.exited(ref)
 
-    assert exited.cause is not ExitCause.DISK_LIMIT
+    assert not [one for one in runs.told if isinstance(one, Started) and one.ref == ref]
 
 
 async def test_memory_of_steps_is_the_jobs(builder: Builder) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -276,98 +274,28 @@ def test_what_was_there_counts_for_nobody_and_all_that_comes_does(disk: Path) ->
     (disk / "mine" / "before").write_bytes(b"x" * 9 * MIB)
     seen: list[Use] = []
 
-    def begin(there: Use, last: Count) -> None:
+    def begin(there: Use) -> None:
         seen.append(there)
-        watch_of(loop, disk, told, there, last)
+        DiskWatch(loop, f"{disk}/mine", limit=8 * MIB, inodes=9, on_excess=exceeded, there=there)
         (disk / "mine" / "added").write_bytes(b"x" * 9 * MIB)
 
-    FirstCount(loop, f"{disk}/mine", Use(8 * MIB, 9), begin)
+    def exceeded(sentence: str) -> None:
+        told.append(sentence)
+        loop.running = False
+
+    FirstCount(loop, f"{disk}/mine", begin)
+    loop.after(15.0, lambda: setattr(loop, "running", False))
     loop.run()
 
     assert seen == [Use(9 * MIB, 1)]
     assert len(told) == 1
 
 
-def watch_of(loop: Loop, disk: Path, told: list[str], there: Use, last: Count) -> None:
-    """A watch that goes on from a first count, and ends its loop."""
-
-    def exceeded(sentence: str) -> None:
-        told.append(sentence)
-        loop.running = False
-
-    words = {"limit": 8 * MIB, "inodes": 9, "on_excess": exceeded}
-    DiskWatch(loop, f"{disk}/mine", there=there, last=last, **words)  # type: ignore[arg-type]
-
-
-@pytest.mark.root
-def test_what_comes_while_it_is_counted_what_was_there_is_added(disk: Path) -> None:
-    loop = PatientLoop()
-    told: list[str] = []
-    (disk / "mine" / "before").write_bytes(b"x" * 20 * MIB)
-    wait_for_another_moment(disk / "mine" / "before")
-
-    FirstCount(loop, f"{disk}/mine", Use(8 * MIB, 9), partial(watch_of, loop, disk, told))
-    (disk / "mine" / "added").write_bytes(b"x" * 9 * MIB)
-    (disk / "others" / "file").write_bytes(b"x" * 20 * MIB)
-    loop.run()
-
-    assert len(told) == 1
-    assert loop.waited < 1  # it is known when the first count ends
-
-
-@pytest.mark.root
-def test_less_than_the_limit_beside_much_that_was_there_ends_nobody(disk: Path) -> None:
-    loop = Loop()
-    told: list[str] = []
-    seen: list[Use] = []
-    (disk / "mine" / "before").write_bytes(b"x" * 20 * MIB)
-    wait_for_another_moment(disk / "mine" / "before")
-
-    def counted(there: Use, last: Count) -> None:
-        seen.append(there)
-        watch_of(loop, disk, told, there, last)
-        loop.after(2.5, lambda: setattr(loop, "running", False))
-
-    FirstCount(loop, f"{disk}/mine", Use(8 * MIB, 9), counted)
-    (disk / "mine" / "added").write_bytes(b"x" * 7 * MIB)
-    (disk / "others" / "file").write_bytes(b"x" * 20 * MIB)
-    loop.run()
-
-    assert seen == [Use(20 * MIB, 1)]
-    assert not told
-
-
-@pytest.mark.root
-def test_files_of_a_clock_that_was_ahead_were_there(disk: Path) -> None:
-    loop = Loop()
-    seen: list[Use] = []
-    (disk / "mine" / "before").write_bytes(b"x" * 20 * MIB)
-
-    def counted(there: Use, last: Count) -> None:
-        seen.append(there)
-        loop.running = False
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: 1000.0)  # when all files are of later
-        FirstCount(loop, f"{disk}/mine", Use(8 * MIB, 9), counted)
-    (disk / "mine" / "added").write_bytes(b"x" * 2 * MIB)
-    loop.run()
-
-    assert seen == [Use(20 * MIB, 1)]
-
-
-def wait_for_another_moment(file: Path) -> None:
-    """Let a file be older than what is made from now on."""
-    changed = file.stat().st_ctime
-    while time.time() < changed + 0.2:
-        time.sleep(0.01)
-
-
 def test_a_first_count_that_was_ended_tells_nothing(tmp_path: Path) -> None:
     loop = Loop()
     told: list[Use] = []
 
-    FirstCount(loop, str(tmp_path), LIMIT, lambda there, _: told.append(there)).end()
+    FirstCount(loop, str(tmp_path), told.append).end()
     loop.after(0.1, lambda: setattr(loop, "running", False))
     loop.run()
 

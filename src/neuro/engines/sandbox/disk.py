@@ -9,7 +9,6 @@ supervisor's loop is never held up. Kills too late rather than never.
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import time
@@ -24,7 +23,6 @@ _FASTEST = 2 << 30  # bytes a second that a disk may take
 _SOONEST, _LATEST = 1.0, 10.0  # seconds between two looks at the file system's use
 _SELDOM = 60.0  # seconds until files are counted again where anything changed
 _SLICE, _PAUSE = 0.02, 0.04  # seconds of counting, and between
-_TICK = 0.05  # seconds by which a file system's clock may be behind ours
 _REST = 10  # times as long as a count took, until the next one
 _CHECKED = 64  # files between two looks at the clock
 _RESTARTS = 3  # of a count whose folders were moved under it
@@ -138,12 +136,8 @@ class DiskWatch:
         on_excess: Callable[[str], None],
         processes: Callable[[], Iterable[int]] = tuple,
         there: Use = NOTHING,
-        last: Count | None = None,
     ) -> None:
-        """The limits are on what is added to that which was ``there`` before the run.
-
-        ``last`` is a count since then; without one the run has added nothing yet.
-        """
+        """The limits are on what is added to that which is ``there`` now."""
         self._loop = loop
         self._folder = folder
         self._limit = Use(there.bytes + limit, there.entries + inodes)
@@ -151,7 +145,8 @@ class DiskWatch:
         self._processes = processes
         self._ended = False
         # A new run has nothing yet, but for a few files of ours.
-        self._counted(last or Count(there, self._whole(), time.monotonic()))
+        self._last = Count(there, self._whole(), time.monotonic())
+        self._loop.after(pause_after(self._last, self._last.whole, self._limit), self._look)
 
     def end(self) -> None:
         """Look no more."""
@@ -179,68 +174,36 @@ class DiskWatch:
         if not census.step(_SLICE):
             self._loop.after(_PAUSE, lambda: self._step(census, whole))
             return
-        self._counted(Count(census.use, whole, time.monotonic(), census.worked))
-
-    def _counted(self, last: Count) -> None:
-        sentence = excess_of(last.use, self._limit)
+        sentence = excess_of(census.use, self._limit)
         if sentence is not None:
             self._ended = True
             self._on_excess(sentence)
             return
-        self._last = last
-        self._loop.after(pause_after(last, last.whole, self._limit), self._look)
+        self._last = Count(census.use, whole, time.monotonic(), census.worked)
+        self._loop.after(pause_after(self._last, whole, self._limit), self._look)
 
 
 class FirstCount:
-    """Counts what was in ``folder`` before a run that adds to it, while the run goes on.
+    """Counts what is in ``folder``, and tells it to ``then`` unless it was ended before."""
 
-    What the run adds or changes was changed since, by the file system's clock. Clocks are set, and
-    other machines have their own: so no more of it is new than the whole file system has grown by.
-    Unless it was ended before, ``then`` is called with what was there, and with the count of all.
-    Where the run may have added more than ``limit``, no time is lost between two slices.
-    """
-
-    def __init__(
-        self, loop: Loop, folder: str, limit: Use, then: Callable[[Use, Count], None]
-    ) -> None:
+    def __init__(self, loop: Loop, folder: str, then: Callable[[Use], None]) -> None:
         self._loop = loop
-        self._folder = folder
-        self._limit = limit
+        self._census = Census(folder, EVERYTHING)
         self._then = then
         self._ended = False
-        self._whole = self._use_of_disk()
-        self._census = Census(folder, EVERYTHING, since=time.time() - _TICK)
         self._loop.after(0.0, self._step)
 
     def end(self) -> None:
         """Count no more."""
         self._ended = True
 
-    def _use_of_disk(self) -> Use:
-        try:
-            return use_of_disk(self._folder)
-        except OSError:  # the folder is gone, and nothing is added to it
-            return NOTHING
-
-    def _grown(self) -> Use:
-        whole = self._use_of_disk()
-        return Use(
-            max(0, whole.bytes - self._whole.bytes), max(0, whole.entries - self._whole.entries)
-        )
-
     def _step(self) -> None:
         if self._ended:
             self._census.close()
         elif self._census.step(_SLICE):
-            use, newer, grown = self._census.use, self._census.newer, self._grown()
-            there = Use(
-                use.bytes - min(newer.bytes, grown.bytes),
-                use.entries - min(newer.entries, grown.entries),
-            )
-            self._then(there, Count(use, self._whole, time.monotonic(), self._census.worked))
+            self._then(self._census.use)
         else:
-            is_urgent = excess_of(self._grown(), self._limit) is not None
-            self._loop.after(0.0 if is_urgent else _PAUSE, self._step)
+            self._loop.after(_PAUSE, self._step)
 
 
 class Census:
@@ -252,15 +215,9 @@ class Census:
     """
 
     def __init__(
-        self,
-        folder: str,
-        limit: Use,
-        processes: Callable[[], Iterable[int]] = tuple,
-        since: float = math.inf,
+        self, folder: str, limit: Use, processes: Callable[[], Iterable[int]] = tuple
     ) -> None:
-        """``since`` is in seconds since 1970, see ``newer``."""
         self.worked = 0.0
-        self._since = since
         self._processes = processes
         self._folder = folder
         self._limit = limit
@@ -268,19 +225,14 @@ class Census:
         self._begin()
 
     def _begin(self) -> None:
-        self._bytes = self._newer_bytes = 0.0
-        self._entries = self._newer_entries = 0
+        self._bytes = 0.0
+        self._entries = 0
         self._walk = self._counted()
 
     @property
     def use(self) -> Use:
         """What was counted so far."""
         return Use(int(self._bytes), self._entries)
-
-    @property
-    def newer(self) -> Use:
-        """What of that was made or changed later than ``since``."""
-        return Use(int(self._newer_bytes), self._newer_entries)
 
     def step(self, seconds: float) -> bool:
         """Count for so long; whether that is all."""
@@ -366,11 +318,7 @@ class Census:
                 self._entries += 1
                 # A file of several names is met several times.
                 links = 1 if entry.is_dir(follow_symlinks=False) else status.st_nlink or 1
-                size = status.st_blocks * _BLOCK / links
-                self._bytes += size
-                if status.st_ctime > self._since:
-                    self._newer_entries += 1
-                    self._newer_bytes += size
+                self._bytes += status.st_blocks * _BLOCK / links
                 if number % _CHECKED == 0:
                     yield
         yield

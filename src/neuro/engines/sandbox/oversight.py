@@ -8,7 +8,7 @@ from functools import partial
 
 from neuro.engines.sandbox import watching
 from neuro.engines.sandbox.disk import (
-    Count,
+    NOTHING,
     DiskWatch,
     FirstCount,
     Use,
@@ -30,14 +30,27 @@ class Oversight:
         self._loop = loop
         self._kill = kill
         self._watches: list[Watch | DiskWatch | FirstCount] = []
+        self._cached = NOTHING
         self.memory_exceeded = False
         self.disk_excess: str | None = None
 
-    def begin(self, plan: Plan, request: Request, init: int, layers: str) -> None:
-        """Look at all that no group holds for the run whose first process is ``init``.
+    def prepare(self, request: Request, then: Callable[[], None]) -> None:
+        """Call ``then`` once it is known what is there that does not count: at once, or later.
 
-        Its command has not begun yet: what is there now is not what it adds.
+        Until then the run's command must not begin, or what it adds would pass for that.
         """
+
+        def counted(use: Use) -> None:
+            self._cached = use
+            then()
+
+        if request.disk and request.cache:
+            self._watches.append(FirstCount(self._loop, request.cache, counted))
+        else:
+            then()
+
+    def begin(self, plan: Plan, request: Request, init: int, layers: str) -> None:
+        """Look at all that no group holds for the run whose first process is ``init``."""
         if plan.groups.version == 0:
             self._watch_memory(init, request.memory)
         if request.disk:
@@ -66,30 +79,20 @@ class Oversight:
         )
 
     def _watch_cache(self, folder: str, limit: int) -> None:
-        """Keep what a build adds to its cache below ``limit`` bytes.
-
-        What was there is counted beside the build, which may take long: until then nothing ends it.
-        """
-        most = Use(limit, entries_for(limit))
-
-        def watch(there: Use, last: Count) -> None:
-            self._watches.append(
-                DiskWatch(
-                    self._loop,
-                    folder,
-                    limit=most.bytes,
-                    inodes=most.entries,
-                    on_excess=lambda _: self._disk_exceeded(
-                        "what the build added to its cache is more than the"
-                        f" {size_in_words(limit)} that the job may use: choose a preset with more"
-                        " disk"
-                    ),
-                    there=there,
-                    last=last,
-                )
+        """Keep what a build adds to its cache below ``limit`` bytes."""
+        self._watches.append(
+            DiskWatch(
+                self._loop,
+                folder,
+                limit=limit,
+                inodes=entries_for(limit),
+                on_excess=lambda _: self._disk_exceeded(
+                    "what the build added to its cache is more than the"
+                    f" {size_in_words(limit)} that the job may use: choose a preset with more disk"
+                ),
+                there=self._cached,
             )
-
-        self._watches.append(FirstCount(self._loop, folder, most, watch))
+        )
 
     def end(self) -> None:
         """Look no more."""

@@ -167,7 +167,7 @@ class Supervisor:
             )
         self._write_state()
         if self._pasta is None:
-            self._begin_or_abandon()
+            self._oversight.prepare(self._request, self._begin_late)
 
     def _limit(self) -> None:
         limits = cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
@@ -222,12 +222,12 @@ class Supervisor:
         if self._record is not None or self._prepared is None:
             return  # it was ended because the run cannot begin
         if worked:
-            self._begin_or_abandon()
+            self._oversight.prepare(self._request, self._begin_late)
         else:
             self._word.refuse(launcher.NOT_READY, "the network of the job cannot be made")
             self._abandon()
 
-    def _begin_or_abandon(self) -> None:
+    def _begin_late(self) -> None:
         try:
             self._begin()
             return
