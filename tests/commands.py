@@ -151,10 +151,14 @@ class Warm:
         theirs.close()
 
         def end() -> None:
+            ours.shutdown(socket.SHUT_RDWR)  # also where a child of this process has it, too
             ours.close()
             process.wait()
 
         atexit.register(end)
+        # What it imports takes a while, which is not the time of the command that comes first.
+        if not ours.recv(1):
+            raise RuntimeError(f"{self._program.name} has died")
         return ours
 
 

@@ -156,6 +156,7 @@ def main() -> str:
     load()
     gc.collect()
     gc.freeze()  # Forks share it: nothing of it is looked through there.
+    control.send(b".")  # It is ready.
     return become(serve(control))
 
 

@@ -196,7 +196,7 @@ SENT = re.compile(r"Sent (\d+) files")
 
 def settle(folder: Path) -> None:
     """Let the clock that tells when a file was changed go on from the last change."""
-    changed = max(it.stat().st_ctime for it in (folder, *folder.rglob("*")))
+    changed = max(it.lstat().st_ctime for it in (folder, *folder.rglob("*")))
     while time.time() < changed + 0.2:
         time.sleep(0.01)
 

@@ -222,8 +222,10 @@ def test_a_registry_that_refuses_the_image_says_what_to_do(
     # A layer that no earlier build has made.
     write(home, f"FROM host\nRUN head -c 3M /dev/urandom > /{refusing.__name__}\n")
 
-    done = home.run("image", "build", "-t", "made:v1", "-F", "context")
-    undo()
+    try:
+        done = home.run("image", "build", "-t", "made:v1", "-F", "context")
+    finally:
+        undo()
     again = home.run("image", "build", "-t", "made:v1", "-F", "context")
 
     assert done.returncode == 1
@@ -238,8 +240,10 @@ def test_a_quota_that_is_used_up_is_told_before_anything_is_built(home: Home) ->
     home.ok("image", "build", "-t", "made:v1", "-F", "context")
     home.ok("image", "quota", owner, "--set", "1M")
 
-    done = home.run("image", "build", "-t", "made:v1", "-F", "context")
-    home.ok("image", "quota", owner, "--set", "default")
+    try:
+        done = home.run("image", "build", "-t", "made:v1", "-F", "context")
+    finally:
+        home.ok("image", "quota", owner, "--set", "default")
 
     assert (done.returncode, done.stdout) == (77, "")
     assert "or ask an administrator for a larger quota." in done.stderr

@@ -342,7 +342,7 @@ def test_nobody_else_is_told_who_pushes(registry: TakingRegistry, host: str) -> 
     ("status", "fault", "sentence"),
     [
         (403, FaultKind.DENIED, "does not let you push .*/x:v1: it is not yours"),
-        (404, FaultKind.DENIED, "it is not yours to write. Push under a name of your own, or"),
+        (404, FaultKind.DENIED, r"x:v1: it is not yours\. Push under a name of your own, or"),
         (507, FaultKind.NO_ROOM, "has no room: it is not yours"),
         (413, FaultKind.REFUSED, "does not take .*/x:v1: it is not yours"),
         (503, FaultKind.AWAY, "cannot answer now: it is not yours"),

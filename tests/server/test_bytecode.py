@@ -120,7 +120,7 @@ async def test_a_server_compiles_what_is_not(
     monkeypatch.setattr(app, "keep_compiled", lambda: keep_compiled(package))
 
     async with serving(Options(tmp_path / "data", port=0, engine="sandbox")):
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 120
         while _of(package):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)

@@ -92,6 +92,21 @@ async def test_short_work_has_all_threads_and_people_have_turns() -> None:
     assert order == ["alice 0", "bob", "alice 2"]
 
 
+async def test_who_waits_for_a_lock_leaves_a_thread_to_others() -> None:
+    executor = FairExecutor(3, "tests")
+    go_on = threading.Event()
+    with working_for("alice"):
+        hers = [executor.submit(go_on.wait) for _ in range(10)]
+
+    with working_for("bob"):
+        his = executor.submit(lambda: "done")
+
+    assert await asyncio.wrap_future(his) == "done"
+    go_on.set()
+    executor.shutdown()
+    assert all(one.result() for one in hers)
+
+
 async def test_a_fault_is_told_and_the_thread_goes_on() -> None:
     threads = Threads(1, 1, "tests")
 

@@ -15,7 +15,7 @@ from neuro.cli.project.answers import TEMPLATES, complaint, slug_of
 from neuro.cli.project.render import make_project, substitute
 from neuro.cli.user_config import load
 from tests import commands
-from tests.cli.platform import Home
+from tests.cli.platform import PATIENCE, Home
 from tests.test_documentation import resolve
 
 # HELP.md says so of it.
@@ -60,7 +60,7 @@ def answering(home: Home, lines: str, *words: str) -> subprocess.CompletedProces
         environment=home.environment(),
         folder=home.work_dir,
         stdin=lines,
-        seconds=30,
+        seconds=PATIENCE,
     )
 
 

@@ -202,7 +202,8 @@ class Cache:
             # Not before: whoever settles meanwhile would take it off the list.
             _touch(f"{self.folder}/fresh/{identity}")
         except BaseException:
-            self._throw_away(draft)
+            for left in (draft, place):
+                self._throw_away(left)
             raise
         return place
 

@@ -45,12 +45,19 @@ def main() -> NoReturn:
         try:
             pid = os.fork()
         except OSError as error:
-            stepper.tell(report, "fault", f"a step cannot be started: {error.strerror}")
+            _tell_fault(report, f"a step cannot be started: {error.strerror}")
             pid = -1
         if pid == 0:
             _begin(order, report, lifeline, (out, errors))
         for fd in (order, report, lifeline, out, errors):
             os.close(fd)
+
+
+def _tell_fault(report: int, sentence: str) -> None:
+    try:
+        stepper.tell(report, "fault", sentence)
+    except OSError:
+        pass  # nobody waits for it any more
 
 
 def _begin(order: int, report: int, lifeline: int, streams: tuple[int, int]) -> NoReturn:
@@ -68,6 +75,8 @@ def _begin(order: int, report: int, lifeline: int, streams: tuple[int, int]) -> 
         kernel.close_between(first)
         stepper.main(order, report, lifeline)
     except OSError as error:
-        stepper.tell(report, "fault", f"a step cannot be begun: {error.strerror or error}")
+        _tell_fault(report, f"a step cannot be begun: {error.strerror or error}")
+    except BaseException as error:
+        _tell_fault(report, f"a step cannot be begun: {type(error).__name__}: {error}")
     finally:  # nothing may return from here: this is a copy
         os._exit(1)

@@ -134,10 +134,6 @@ class Context:
         from neuro.cli.one_command import CommandClient
 
         client = CommandClient.blocking(self.account.url, self.account.token, timeout=timeout)
-        if self.trace:
-            from neuro.cli.trace import TracingTransport
-
-            client.transport = TracingTransport(client.transport)
         return self._complete(client)
 
     def aio_client(self, *, timeout: float | None = None) -> Client:
@@ -151,6 +147,10 @@ class Context:
     def _complete(self, client: Client) -> Client:
         client.cluster = self.account.cluster
         client.user = self.account.user
+        if self.trace:
+            from neuro.cli.trace import TracingTransport
+
+            client.transport = TracingTransport(client.transport)
         return client
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:

@@ -27,7 +27,7 @@ PACKAGE = Path(neuro.__file__).parent
 _HEADER = struct.Struct("<4sLLL")
 # Flags of one that does not go by the time of its source.
 _BY_CONTENT = 0b1
-_COMPILE = "import compileall, os; os.nice(15); compileall.main()"
+_COMPILE = "import compileall, os; os.nice(5); compileall.main()"
 
 
 async def keep_compiled(package: Path = PACKAGE) -> None:
@@ -54,7 +54,7 @@ async def keep_compiled(package: Path = PACKAGE) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    log.info("compiled modules", count=len(sources))
+    log.info("compiled modules", count=len(sources), exit_code=process.returncode)
 
 
 def uncompiled(package: Path) -> list[Path]:

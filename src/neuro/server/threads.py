@@ -38,15 +38,18 @@ def person_at_work() -> str:
 
 
 class FairExecutor(Executor):
-    """Threads for short work of which any may have all: people have their turns one by one.
+    """Threads for short work: people have their turns one by one.
 
-    Each person's work is done in the order in which it was asked for. Unlike ``Threads`` it may be
-    used by any thread and any event loop.
+    One person has all threads but one at most, as work may wait for a lock in the database; work
+    of nobody's may have all. Each person's work is begun in the order in which it was asked for.
+    Unlike ``Threads`` it may be used by any thread and any event loop.
     """
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._per_person = max(1, threads - 1)
         self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()
         # Whose turn is next comes first.
         self._waiting: OrderedDict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = (
             OrderedDict()
@@ -56,29 +59,51 @@ class FairExecutor(Executor):
         """Do it for the person of ``working_for``. Raises RuntimeError after ``shutdown``."""
         future: Future[T] = Future()
         with self._lock:
-            self._threads.submit(self._do_next)
+            self._threads.submit(self._work)
             queue = self._waiting.setdefault(person_at_work(), deque())
             queue.append((future, partial(fn, *args, **kwargs)))
         return future
 
-    def _do_next(self) -> None:
-        with self._lock:
-            person, queue = self._waiting.popitem(last=False)
-            future, work = queue.popleft()
-            if queue:
-                self._waiting[person] = queue  # at the end
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = work()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+    def _work(self) -> None:
+        """Do what may be done, until nothing is left that may."""
+        done_for: str | None = None
+        while True:
+            with self._lock:
+                if done_for is not None:
+                    self._running[done_for] -= 1
+                    if not self._running[done_for]:
+                        del self._running[done_for]
+                person = self._next_person()
+                if person is None:
+                    return
+                queue = self._waiting.pop(person)
+                future, work = queue.popleft()
+                if queue:
+                    self._waiting[person] = queue  # at the end
+                self._running[person] += 1
+            done_for = person
+            _do(future, work)
+
+    def _next_person(self) -> str | None:
+        for person in self._waiting:
+            if not person or self._running[person] < self._per_person:
+                return person
+        return None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work, and wait for what was asked for; there is nothing to cancel."""
         self._threads.shutdown(wait)
+
+
+def _do(future: Future[Any], work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 class Threads:

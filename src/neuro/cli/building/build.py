@@ -52,8 +52,7 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
     if not wanted.force:
         _refuse_existing(context, wanted.images)
     for image in wanted.images:
-        if image.uri.owner != client.user:  # one's own may be pushed
-            context.run(client.images.check_push(image))
+        context.run(client.images.check_push(image))
     preset = wanted.preset or _first_preset(context)
     with sent(context, source, wanted) as (mounted, secret_paths):
         job_build = Build(

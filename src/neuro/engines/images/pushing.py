@@ -342,8 +342,10 @@ class Push:
     def _pieces(self, blob: Descriptor, source: Source, offset: int) -> Iterator[bytes]:
         for piece in source.read(offset):
             self._check()
-            yield piece
             offset += len(piece)
+            if offset > blob.size:
+                break  # The rest would be taken for another request.
+            yield piece
             self._told(offset)
         if offset != blob.size:
             raise corrupt(f"A layer of the image has {offset} bytes instead of {blob.size}.")
