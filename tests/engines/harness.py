@@ -185,12 +185,14 @@ class Runs:
         return code, out, err
 
     async def stop_all(self) -> None:
-        """End what was started here and goes on."""
+        """End what was started here and goes on.
+
+        An event may come twice, and late: the start of a run that an earlier test has removed.
+        """
         over = {event.ref for event in self.told if isinstance(event, Exited)}
         going = {event.ref for event in self.told if isinstance(event, Started)} - over
-        for ref in going:
-            await self.engine.stop(ref, 0)
-        for ref in going:
+        there = [ref for ref in going if await self.engine.stop(ref, 0)]
+        for ref in there:
             await self.exited(ref)
 
     @property

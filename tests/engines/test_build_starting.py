@@ -28,10 +28,14 @@ _CREDENTIALS = File(
 )
 # The process that begins steps, by its name: it has one when it has begun a step.
 _FIND = """
+def name(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""  # it has ended meanwhile
 run({"argv": ["true"]})
 (server,) = (
-    int(pid) for pid in os.listdir("/proc")
-    if pid.isdigit() and Path(f"/proc/{pid}/comm").read_text() == "neuro-steps\\n"
+    int(pid) for pid in os.listdir("/proc") if pid.isdigit() and name(pid) == "neuro-steps\\n"
 )
 """
 
