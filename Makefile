@@ -55,7 +55,7 @@ $(SETUP): requirements/dev.txt pyproject.toml
 	@echo "Installing the locked dependencies into $(VENV)"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 src/neuro
+	@$(BIN)/python -m compileall -q -j 0 -x '/templates/.*/' src/neuro
 	@$(BIN)/pre-commit install >/dev/null 2>&1 || echo "No hooks of git here (no clone, or core.hooksPath is set): run make lint before a commit"
 	@touch $@
 

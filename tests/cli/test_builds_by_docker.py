@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,14 +70,17 @@ def test_what_the_daemon_cannot_build_never_sees_it(person: Home, tmp_path: Path
 
 
 def _process(*words: str) -> int:
-    """The process that has these words as its command line."""
+    """The process that has these words as its command line, once there is one."""
     wanted = b"".join(word.encode() + b"\0" for word in words)
-    for one in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if one.read_bytes() == wanted:
-                return int(one.parent.name)
-        except OSError:
-            continue
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for one in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if one.read_bytes() == wanted:
+                    return int(one.parent.name)
+            except OSError:
+                continue
+        time.sleep(0.01)
     raise AssertionError(f"nobody runs {words}")
 
 

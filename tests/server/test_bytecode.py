@@ -38,6 +38,13 @@ def _of(package: Path) -> set[str]:
     return {str(path.relative_to(package)) for path in uncompiled(package)}
 
 
+def test_programs_of_templates_are_left_alone(package: Path) -> None:
+    (package / "template" / "code").mkdir(parents=True)
+    (package / "template" / "code" / "train.py").write_text("")
+
+    assert _of(package) == set(MODULES)
+
+
 async def test_all_that_is_not_compiled_is(package: Path) -> None:
     assert _of(package) == set(MODULES)
 

@@ -58,9 +58,15 @@ async def keep_compiled(package: Path = PACKAGE) -> None:
 
 
 def uncompiled(package: Path) -> list[Path]:
-    """The modules without valid bytecode for this interpreter, where it can be written."""
+    """The modules without valid bytecode for this interpreter, where it can be written.
+
+    Programs in folders that are no packages are left as they are: those of templates.
+    """
     found = []
-    for top, _, names in os.walk(package):
+    for top, folders, names in os.walk(package):
+        if "__init__.py" not in names:
+            folders.clear()
+            continue
         folder = Path(top)
         kept = folder / "__pycache__"
         sources = (folder / name for name in names if name.endswith(".py"))
