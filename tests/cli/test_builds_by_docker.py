@@ -86,7 +86,8 @@ def _process(*words: str) -> int:
 
 def test_a_build_ends_with_its_job(person: Home, tmp_path: Path) -> None:
     push(person, docker_daemon.IMAGE, "small:v1")
-    text = "FROM image:small:v1\nRUN echo begun; exec sleep 98765\n"
+    long = str(100_000 + os.getpid())  # nobody else's, and none that an earlier run left
+    text = f"FROM image:small:v1\nRUN echo begun; exec sleep {long}\n"
     words = ("image", "build", "-t", "image:never:v1", _context(tmp_path / "context", text))
     with subprocess.Popen(
         [*person.prefix, *NEURO, *words],
@@ -100,7 +101,7 @@ def test_a_build_ends_with_its_job(person: Home, tmp_path: Path) -> None:
         lines = iter(building.stdout)
         job = next(line for line in lines if line.startswith("Job ID: ")).split()[-1]
         assert any(line.endswith(" begun\n") for line in lines)
-        command = os.pidfd_open(_process("sleep", "98765"))
+        command = os.pidfd_open(_process("sleep", long))
 
         person.ok("kill", job)
 
