@@ -20,34 +20,24 @@ if TYPE_CHECKING:
 Item = LocalFile | LocalFolder | Odd
 
 
-def ignore_file_of(top: Path, dockerfile: str) -> tuple[str, str] | None:
-    """The path and the text of the file with the patterns of a build; None where there is none.
+def ignored_in(top: Path, dockerfile: str) -> tuple[tuple[Pattern, ...], str | None]:
+    """The patterns for a build with this Dockerfile, and the path of the file that has them.
 
     ``dockerfile`` is a path in the context; an absolute one where it lies outside of it, and then
-    so may be the path that is returned. Raises StorageFault for a file that cannot be read.
+    so may be the path that is returned. Raises DockerfileError for patterns that make no sense,
+    StorageFault for a file that cannot be read.
     """
     for name in names_of_ignore_file(dockerfile):
         try:
-            return name, (top / name).read_text(encoding="utf-8", errors="surrogateescape")
+            text = (top / name).read_text(encoding="utf-8", errors="surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             raise local_fault(error, top / name) from None
-    return None
+        from neuro.dockerfile.ignore import read_patterns  # most contexts have no such file
 
-
-def ignored_in(top: Path, dockerfile: str) -> tuple[tuple[Pattern, ...], str | None]:
-    """The patterns for a build with this Dockerfile, and the path of the file that has them.
-
-    As of ``ignore_file_of``. Raises DockerfileError for patterns that make no sense, StorageFault.
-    """
-    found = ignore_file_of(top, dockerfile)
-    if found is None:
-        return (), None
-    from neuro.dockerfile.ignore import read_patterns
-
-    name, text = found
-    return read_patterns(text, name), name
+        return read_patterns(text, name), name
+    return (), None
 
 
 def context_items(

@@ -12,7 +12,7 @@ import msgspec
 from neuro.cli.building.wanted import Wanted
 from neuro.cli.context import Context
 from neuro.cli.failures import BAD_VALUE, Failure
-from neuro.client.build_context import Item, context_items, ignore_file_of
+from neuro.client.build_context import Item, context_items, ignored_in
 from neuro.client.builds import CONTEXT, DOCKERFILE, SENT
 from neuro.client.job_request import Where, environment
 from neuro.client.kept_contexts import context_key
@@ -22,6 +22,7 @@ from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
     from neuro.dockerfile.ignore import Pattern
+    from neuro.dockerfile.tree import DockerfileError
 
 _STORAGE = "storage:"
 
@@ -93,17 +94,14 @@ def _on_this_machine(context: Context, wanted: Wanted) -> Source:
 
 
 def _ignored_in(top: Path, dockerfile: str) -> tuple[tuple[Pattern, ...], str | None]:
-    found = ignore_file_of(top, dockerfile)
-    if found is None:
-        return (), None
-    from neuro.dockerfile.ignore import read_patterns
-    from neuro.dockerfile.tree import DockerfileError
-
-    name, text = found
     try:
-        return read_patterns(text, name), name
-    except DockerfileError as error:
-        raise _wrong(error) from None
+        return ignored_in(top, dockerfile)
+    except Exception as error:
+        from neuro.dockerfile.tree import DockerfileError  # only what is wrong needs it
+
+        if isinstance(error, DockerfileError):
+            raise _wrong(error) from None
+        raise
 
 
 def _in_storage(context: Context, wanted: Wanted) -> Source:
@@ -158,7 +156,7 @@ def check_dockerfile(context: Context, content: bytes, name: str, wanted: Wanted
         context.out.note(note.render(color=context.out.color))
 
 
-def _wrong(error: Exception) -> Failure:
+def _wrong(error: DockerfileError) -> Failure:
     return Failure(str(error), BAD_VALUE)
 
 
