@@ -51,7 +51,8 @@ def build(context: Context, wanted: Wanted, *, log: int = 1) -> Built:
     source = source_of(context, wanted)
     if not wanted.force:
         _refuse_existing(context, wanted.images)
-    for image in wanted.images:
+    # Of one image with several tags it is asked once.
+    for image in {it.repository: it for it in wanted.images}.values():
         context.run(client.images.check_push(image))
     preset = wanted.preset or _first_preset(context)
     with sent(context, source, wanted) as (mounted, secret_paths):
