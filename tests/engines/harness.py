@@ -49,7 +49,6 @@ from tests.engines.plain.engine import PlainEngine
 MIB = 1 << 20
 EVERYWHERE = Storage("tests", Path("/"))
 PATIENCE = 60.0  # seconds until a thing that must happen has not happened
-_LONG = 60.0  # until an engine has tidied up, which it tries again later and later
 
 _numbers = itertools.count()
 
@@ -240,15 +239,15 @@ async def gone(traces: Callable[[], set[str]]) -> None:
         return not left
 
     try:
-        await eventually(are_gone, "", _LONG)
+        await eventually(are_gone, "")
     except AssertionError:
         raise AssertionError(f"left: {sorted(left)}") from None
 
 
-async def eventually(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+async def eventually(holds: Callable[[], bool], what: str) -> None:
     """Wait for something that nobody tells of: the kernel's own tidying up."""
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(PATIENCE):
             while not holds():
                 await asyncio.sleep(0.01)
     except TimeoutError:

@@ -383,7 +383,7 @@ subprocess.run(["sh", "-c", {fills!r}])
 async def test_a_build_is_ended_while_its_cache_is_counted(
     runs: Runs, builder: Builder, tmp_path: Path
 ) -> None:
-    for number in range(10_000):
+    for number in range(50_000):
         (builder.cache / str(number)).touch()
     begun = spec("sleep", "1000", nesting=True, build_cache="ada", disk=50 * MIB)
     ref = RunRef(begun.job_id, begun.run)
