@@ -1,4 +1,4 @@
-"""Our commands run to their end, as forks of a process that has imported them where that shows not.
+"""Our commands run to their end: most are forks of a process that has imported them.
 
 Most of a short command's time is its start. What a fork is given is what a new process would be:
 ``tests/cli/test_forks.py`` compares both. Only its ``sys.modules`` has more in it: what looks at

@@ -299,7 +299,7 @@ class Bases:
     def _told(self, fault: ImageFault, reference: Reference, image: BaseImage) -> str:
         """What is wrong; the platform's images are called as the Dockerfile calls them.
 
-        Where their registry is for the job of a build, nobody knows it by.
+        The address that a build's job has for their registry says nothing to anybody else.
         """
         if self._own is None or reference.registry != self._own.host:
             return fault.sentence
